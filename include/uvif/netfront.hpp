@@ -8,8 +8,10 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "uvif/error.hpp"
+#include "uvif/export.hpp"
 #include "uvif/offload.hpp"
 
 /// The guest's end of a Xen virtual network interface, for applications.
@@ -18,13 +20,15 @@ namespace uvif::netfront {
 
 /// Most data slots of one packet: XEN_NETIF_NR_SLOTS_MIN, and one more that Linux accepts for a short first one.
 inline constexpr std::size_t max_fragments = 19;
+/// Most fragments of a packet to send: XEN_NETIF_NR_SLOTS_MIN, which every backend with feature-sg takes.
+inline constexpr std::size_t max_tx_fragments = 18;
 inline constexpr std::size_t buffer_size = 4096;
 inline constexpr std::size_t max_packet_length = 65535;
 
 struct Config {
     /// "real", "emulated:SOCKET", or empty for UVIF_HYPERVISOR and then real Xen.
     std::string hypervisor;
-    /// Device id (the 0 of device/vif/0); none: the first one found that no driver holds.
+    /// Device id (the 0 of device/vif/0); none: the first one found that nobody holds.
     std::optional<unsigned> device;
     unsigned queues = 1;  ///< wanted; the backend's multi-queue-max-queues may make it fewer
     bool split_event_channels = true;
@@ -33,8 +37,8 @@ struct Config {
     bool checksum_offload = true;  ///< offer blank checksums towards us
     /// Granted pages a queue. gntalloc allows a domain 1024 pages by default: these defaults fit two
     /// queues (2 rings + 480 buffers each) below it.
-    unsigned tx_buffers = 224;
-    unsigned rx_buffers = 256;  ///< at most 256, the ring
+    unsigned tx_buffers = 224;  ///< 18 to 256
+    unsigned rx_buffers = 256;  ///< 19 to 256, the ring
     /// How long connect() waits for the backend, in milliseconds.
     unsigned connect_timeout_ms = 20000;
 };
@@ -42,11 +46,11 @@ struct Config {
 /// A piece of a packet inside one of the queue's granted pages.
 struct Fragment {
     std::byte* data;       ///< anywhere inside the buffer
-    std::uint32_t length;  ///< data + length stays inside the buffer
+    std::uint32_t length;  ///< octets; data + length stays inside the buffer
     std::uint32_t buffer;  ///< which buffer
 };
 
-/// A packet to send, or one received.
+/// A packet to send, or one received. For a packet of up to three fragments only the first cache line is touched.
 struct alignas(64) Packet {
     std::uint32_t length = 0;  ///< octets, the sum of the fragments; filled by receive(), ignored by send()
     std::uint16_t fragment_count = 0;
@@ -58,7 +62,7 @@ struct QueueStatistics {
     std::uint64_t tx_packets = 0, tx_bytes = 0, tx_slots = 0;
     std::uint64_t tx_errors = 0;  ///< packets that the backend answered with an error
     std::uint64_t rx_packets = 0, rx_bytes = 0, rx_slots = 0;
-    std::uint64_t rx_errors = 0;      ///< packets given up for an error status in one of their slots
+    std::uint64_t rx_errors = 0;      ///< packets given up: an error status, or lengths or GSO that cannot be
     std::uint64_t notifications = 0;  ///< events sent to the backend
     std::uint64_t events = 0;         ///< events received
 };
@@ -72,34 +76,48 @@ enum class LinkState : std::uint8_t {
 };
 
 /// One queue pair. Thread rule: one thread a queue; different queues may have different threads.
-/// While the device reconnects (see Device::process) no queue may be used.
-class Queue {
+/// See Device::process() for when queues end. Calls to a queue whose device is no longer connected, or is
+/// broken, move nothing. No call allocates memory, blocks or throws.
+class UVIF_EXPORT Queue {
 public:
     Queue(const Queue&) = delete;
     Queue& operator=(const Queue&) = delete;
 
-    /// Takes free TX buffers for packets to come: returns how many (fewer when the backend still holds
-    /// the others). Each fragment describes a whole buffer. Reaps answers of the backend first.
-    std::size_t allocate(std::span<Fragment> buffers) noexcept;
+    /// Takes free TX buffers for packets to come: returns how many (fewer when the backend still holds the
+    /// others). Reaps answers of the backend first. Each fragment describes the room in one buffer: from `data`
+    /// to the end of the page, which is at least 2048 octets, since buffers begin at different multiples of 64 so that
+    /// headers do not compete for the same sets of the cache. With `whole_pages` it is all 4096 octets, so
+    /// that a packet of 65535 fits 16 buffers. `data` and `length` may be narrowed at will before send().
+    /// A buffer holds zeros at first, and later what was last written to it here: never memory of anything else.
+    /// The backend can read all of it.
+    std::size_t allocate(std::span<Fragment> buffers, bool whole_pages = false) noexcept;
     /// Gives buffers back that were allocated and not sent.
     void free(std::span<const Fragment> buffers) noexcept;
 
     /// Puts packets on the ring, in order, and tells the backend at most once. Returns how many went: the
-    /// buffers of these belong to the backend until it answers. A packet that cannot be sent at all (no fragment,
-    /// a fragment outside its buffer, longer than 65535, several fragments without the backend's feature-sg, GSO
-    /// that the backend did not offer, first fragment below 14 octets) ends the run: see errno-style `error`.
+    /// buffers of these belong to the backend until it answers. `error` becomes 0, also when the ring is full (go
+    /// on after answers have come), or says why the next packet can never be sent; its buffers stay yours:
+    ///   EINVAL      no fragment, an empty one, one outside its buffer or not allocated, a first one below 14
+    ///               octets, or an offload that contradicts itself
+    ///   EMSGSIZE    more than 65535 octets, or more than max_tx_fragments
+    ///   EOPNOTSUPP  several fragments, GSO or a blank checksum that the backend did not offer to take
+    ///   ENOTCONN    the device is not connected any more, or broken
+    /// Whether a blank checksum is allowed for the packet's version of IP is the caller's to know, see
+    /// Device::can_leave_checksum_blank().
     std::size_t send(std::span<const Packet> packets, int* error = nullptr) noexcept;
 
     /// Takes packets that have arrived, in order; their memory is the granted pages themselves, yours until
-    /// release(). The backend can still write to them: copy before you judge.
+    /// release(). The backend can still write to them: copy before you judge. Fragments are never empty, a packet
+    /// has 14 to 65535 octets and carries GSO only of the types offered to the backend.
     std::size_t receive(std::span<Packet> packets) noexcept;
-    /// Gives received buffers back to the ring, and tells the backend when it asked for it.
+    /// Gives received buffers back to the ring, in any order, and tells the backend when it asked for it.
     void release(std::span<const Packet> packets) noexcept;
 
-    /// Readable when the backend sent an event. Edge of sleep: call arm(), and poll only when it returns true.
+    /// Readable when the backend sent an event; -1 when not connected. Edge of sleep: call arm(), and poll only when
+    /// it returns true.
     [[nodiscard]] int fd() const noexcept;
-    /// Asks for events: for received packets, and for TX answers when `tx_too`. False: something came meanwhile,
-    /// go on working instead.
+    /// Takes the events that came, and asks for new ones: for received packets, and for TX answers when
+    /// `tx_too`. False: something came meanwhile, go on working instead.
     bool arm(bool tx_too) noexcept;
 
     [[nodiscard]] unsigned tx_in_flight() const noexcept;  ///< slots not yet answered
@@ -114,9 +132,15 @@ private:
 };
 
 /// A connected vif.
-/// Thread rule: connect, process and destroy from one thread, with no queue in use meanwhile.
-class Device {
+/// Thread rule: connect, process and destroy from one thread. Queues may work in other threads while process() runs
+/// as long as it returns up, down or broken. Once it returned connecting or closed, stop using the queues
+/// and their packets before it is called again: only the next call takes them away.
+class UVIF_EXPORT Device {
 public:
+    /// Finds the device, and connects it. Blocks until the backend is connected, at most the configured time.
+    /// Errors: EINVAL (configuration), ENODEV (no such device), EBUSY (a driver or another program holds it), ETIMEDOUT
+    /// (the backend did not come), EPROTO (a backend without feature-rx-copy, or one that broke the protocol),
+    /// ENOSPC (gntalloc's page limit), and what opening the hypervisor's devices gave.
     static Result<std::unique_ptr<Device>> connect(const Config& config);
     /// Closes as the protocol wants it (Closing, Closed, answered by the backend) within a second or so.
     ~Device();
@@ -125,7 +149,7 @@ public:
 
     [[nodiscard]] unsigned id() const noexcept;
     [[nodiscard]] std::array<std::uint8_t, 6> mac() const noexcept;
-    [[nodiscard]] unsigned mtu() const noexcept;
+    [[nodiscard]] unsigned mtu() const noexcept;  ///< octets, 1500 where the toolstack names none
 
     [[nodiscard]] bool can_scatter_gather() const noexcept;       ///< the backend takes several slots a packet
     [[nodiscard]] bool can_segment(GsoType type) const noexcept;  ///< the backend takes GSO packets of this type
@@ -134,12 +158,15 @@ public:
     [[nodiscard]] unsigned queue_count() const noexcept;
     [[nodiscard]] Queue& queue(unsigned index) noexcept;
 
-    /// Readable when xenstore has news: then call process(), which never blocks for long. After a backend restart it
-    /// builds new rings, so queue_count() and every queue's fd() may differ: look again when it returns a new state.
+    /// Readable when xenstore has news or a queue found the backend to be broken: then call process(), which never
+    /// blocks for long. After a backend restart it builds new rings, so queue_count(), every queue and its fd(),
+    /// and the features differ: look again when it returns `up` after `connecting`.
     [[nodiscard]] int fd() const noexcept;
     LinkState process();
     [[nodiscard]] LinkState state() const noexcept;
     [[nodiscard]] std::string failure() const;  ///< why the state is `broken` or `closed`, one sentence
+    /// What the store said that could not be understood and was taken as absent, one sentence each.
+    [[nodiscard]] std::vector<std::string> notes() const;
 
     class Impl;
     explicit Device(std::unique_ptr<Impl> impl) noexcept;

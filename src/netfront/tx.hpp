@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+//
+// Theory of operation
+//
+// A buffer is one granted page and stays granted for the life of the connection. It is in one of three
+// hands: ours (free), the application's (lent), the backend's (sent). `sent_as_` says which: 0, the mark
+// `lent`, or the number of the packet it went with. The id on the wire is the buffer's number, so an answer
+// finds its buffer without a search, and an answer for a buffer that the backend does not hold is a breach.
+//
+// Extras (GSO) take a slot without a buffer and are answered NULL with no meaningful id: they are
+// counted, so that the answers owed are known exactly at any time.
+//
+// The free list is a stack: what came back last is hot in the cache and goes out first.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "ring/front_ring.hpp"
+#include "uvif/netfront.hpp"
+#include "xen/types.hpp"
+
+namespace uvif::netfront {
+
+/// What the backend takes from us, as it was when the queue connected.
+struct TxFeatures {
+    bool scatter_gather = false;
+    bool tcpv4 = false;
+    bool tcpv6 = false;
+    bool checksum_ipv4 = true;  ///< on unless the backend says feature-no-csum-offload
+    bool checksum_ipv6 = false;
+
+    bool operator==(const TxFeatures&) const = default;
+};
+
+/// The TX half of a queue pair. One thread.
+class TxQueue {
+public:
+    /// `buffers` is refs.size() pages, at most 256. `first_index` other than 0 is for tests of index wrap.
+    TxQueue(std::byte* ring_page, std::byte* buffers, std::span<const xen::GrantRef> refs, const TxFeatures& features,
+            ring::Index first_index) noexcept;
+
+    std::size_t allocate(std::span<Fragment> buffers, bool whole_pages) noexcept;
+    void free(std::span<const Fragment> buffers) noexcept;
+
+    struct Sent {
+        std::size_t packets;
+        int error;    ///< errno value for the packet after these; 0: all went, or the ring is full
+        bool notify;  ///< the backend asked for an event
+    };
+    Sent send(std::span<const Packet> packets, QueueStatistics& statistics) noexcept;
+
+    /// Takes the backend's answers. A sentence (a literal): how it broke the protocol.
+    [[nodiscard]] const char* reap(QueueStatistics& statistics) noexcept;
+
+    /// Asks for an event when half of what is in flight (`patient`) or anything is answered.
+    [[nodiscard]] bool arm(bool patient) noexcept;
+
+    [[nodiscard]] ring::Index in_flight() const noexcept { return ring_.in_flight(); }
+    [[nodiscard]] ring::Index room() const noexcept { return ring_.room(); }
+
+private:
+    static constexpr std::size_t capacity = ring::TxFrontRing::size;
+    static constexpr std::uint32_t lent = 1;  // sent_as_: 0 free, 1 lent, from 2 on packet numbers
+
+    [[nodiscard]] bool owns(const Fragment& fragment) const noexcept;
+    [[nodiscard]] int judge(const Packet& packet, std::uint32_t& total) noexcept;
+    [[nodiscard]] int judge_offload(const Packet& packet) const noexcept;
+    [[nodiscard]] int claim(const Packet& packet) noexcept;
+    void put(const Packet& packet, std::uint32_t total) noexcept;
+
+    ring::TxFrontRing ring_;
+    std::byte* buffers_;
+    std::uint32_t buffer_count_;
+    TxFeatures features_;
+    std::uint32_t next_number_ = lent + 1;
+    std::uint32_t last_error_ = 0;   // number of the packet last counted in tx_errors
+    std::uint32_t extras_owed_ = 0;  // NULL answers that the backend owes
+    std::size_t free_count_ = 0;
+    std::array<std::uint16_t, capacity> free_;
+    std::array<std::uint32_t, capacity> sent_as_{};
+    std::array<std::uint32_t, capacity> refs_;
+    std::array<ring::TxResponse, capacity> responses_;  // a member, for it would be zeroed on each use otherwise
+};
+
+}  // namespace uvif::netfront
