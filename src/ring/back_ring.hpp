@@ -37,9 +37,9 @@ public:
     [[nodiscard]] Taken take(std::span<Request> out) noexcept {
         if (out.size() > available_seen()) {
             req_prod_seen_ = shared_.req_prod().load(std::memory_order_acquire);
-            if (available_seen() > size) {
-                return {0, true};
-            }
+        }
+        if (available_seen() > size) {
+            return {0, true};
         }
         // A frontend may not have more in flight than the ring holds, answered or not.
         const Index in_flight = req_cons_ - rsp_prod_;

@@ -52,9 +52,9 @@ public:
     [[nodiscard]] Taken take(std::span<Response> out) noexcept {
         if (out.size() > available_seen()) {
             rsp_prod_seen_ = shared_.rsp_prod().load(std::memory_order_acquire);
-            if (available_seen() > static_cast<Index>(published_ - rsp_cons_)) {
-                return {0, true};
-            }
+        }
+        if (available_seen() > static_cast<Index>(published_ - rsp_cons_)) {
+            return {0, true};
         }
         const Index count = static_cast<Index>(std::min<std::size_t>(out.size(), available_seen()));
         for (Index i = 0; i < count; ++i) {

@@ -12,8 +12,8 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpedantic"
 extern "C" {
-#include <xen/xen.h>
 #include <xen/io/netif.h>
+#include <xen/xen.h>
 }
 DEFINE_RING_TYPES(netif_ctrl, struct xen_netif_ctrl_request, struct xen_netif_ctrl_response);
 #pragma GCC diagnostic pop

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <array>
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "xen/grant_table.hpp"
+
+namespace uvif {
+
+/// Guest pages mapped for packets in flight, in regions: what one map call mapped is unmapped whole
+/// (libxengnttab's rule), so a region lives until the last packet that uses it lets go. Unmapping is
+/// gathered and done in one call a turn. One thread; fixed memory.
+class Regions {
+public:
+    /// Pages of one map call: one bad reference fails them all, and one slow packet holds them all.
+    static constexpr std::size_t pages_max = 64;
+    /// A region holds at least one ring slot.
+    static constexpr std::size_t regions_max = 256;
+    using Handle = std::uint16_t;
+    static constexpr Handle none = 0xffff;
+
+    explicit Regions(xen::GrantTable& grants) noexcept : grants_(grants) {
+        for (std::size_t i = 0; i < regions_max; ++i) {
+            free_[i] = static_cast<Handle>(i);
+        }
+    }
+    Regions(const Regions&) = delete;
+    Regions& operator=(const Regions&) = delete;
+    ~Regions() { release_all(); }
+
+    /// Maps read-only, with no users yet. `none` when the hypervisor refused.
+    Handle map(xen::DomainId domain, std::span<const xen::GrantRef> refs, std::span<std::byte*> pages) noexcept {
+        assert(free_count_ > 0 && refs.size() <= pages_max);
+        const Handle handle = free_[free_count_ - 1];
+        Region& region = regions_[handle];
+        ++map_calls;
+        if (grants_.map(domain, refs, xen::Access::read_only, pages, region.id) != 0) {
+            return none;
+        }
+        --free_count_;
+        region.users = 0;
+        region.live = true;
+        return handle;
+    }
+
+    void use(Handle handle) noexcept { ++regions_[handle].users; }
+
+    void drop(Handle handle) noexcept {
+        assert(regions_[handle].users > 0);
+        if (--regions_[handle].users == 0) {
+            retire(handle);
+        }
+    }
+
+    /// Puts a region that nobody uses on the release list.
+    void drop_if_unused(Handle handle) noexcept {
+        if (regions_[handle].live && regions_[handle].users == 0) {
+            retire(handle);
+        }
+    }
+
+    /// Unmaps everything on the release list in one call. Before any answer goes out (netfront disables a
+    /// device whose grant is still in use when its answer arrives).
+    void unmap_released() noexcept {
+        if (released_count_ == 0) {
+            return;
+        }
+        ++unmap_calls;
+        if (grants_.unmap(std::span(released_.data(), released_count_)) != 0) {
+            ++unmap_errors;
+        }
+        released_count_ = 0;
+    }
+
+    [[nodiscard]] std::size_t held() const noexcept { return regions_max - free_count_; }
+
+    std::uint64_t map_calls = 0;
+    std::uint64_t unmap_calls = 0;
+    std::uint64_t unmap_errors = 0;
+
+private:
+    struct Region {
+        xen::MappingId id;
+        std::uint16_t users = 0;
+        bool live = false;
+    };
+
+    void retire(Handle handle) noexcept {
+        Region& region = regions_[handle];
+        region.live = false;
+        released_[released_count_++] = region.id;
+        free_[free_count_++] = handle;
+        if (released_count_ == released_.size()) {
+            unmap_released();
+        }
+    }
+
+    void release_all() noexcept {
+        for (std::size_t i = 0; i < regions_max; ++i) {
+            if (regions_[i].live) {
+                retire(static_cast<Handle>(i));
+            }
+        }
+        unmap_released();
+    }
+
+    xen::GrantTable& grants_;
+    std::array<Region, regions_max> regions_{};
+    std::array<Handle, regions_max> free_{};
+    std::size_t free_count_ = regions_max;
+    std::array<xen::MappingId, regions_max> released_{};
+    std::size_t released_count_ = 0;
+};
+
+}  // namespace uvif

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+//
+// What a queue counts. Every packet that does not arrive is in exactly one of the drop counters, each with a
+// sentence that the manual page and `uvif-ctl` print. Written by the queue's thread; others ask that thread.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace uvif::netback {
+
+// X(name, sentence)
+#define UVIF_TX_DROPS(X)                                                                    \
+    X(too_many_slots, "packet of 20 or 21 data slots: consumed and answered with an error") \
+    X(size_mismatch, "continuation slots larger than the packet they belong to")            \
+    X(too_short, "first slot, or what is left of it, below an Ethernet header")             \
+    X(multicast_request, "multicast control request, which this backend did not offer")     \
+    X(grant_failed, "a grant of the packet could not be copied or mapped")
+
+#define UVIF_ROGUE_REASONS(X)                                                            \
+    X(impossible_producer, "request producer runs further ahead than the ring is large") \
+    X(extra_chain_open, "extra info chain runs past the producer")                       \
+    X(extra_type_invalid, "extra info of an unknown type")                               \
+    X(data_chain_open, "data chain runs past the producer")                              \
+    X(absurd_slot_count, "more than 21 data slots in one packet")                        \
+    X(crosses_page, "slot that leaves its page")                                         \
+    X(gso_invalid, "GSO extra of size 0 or of an unknown type")
+
+#define UVIF_RX_DROPS(X)                                                                    \
+    X(no_scatter_gather, "packet above one page for a guest without feature-sg")            \
+    X(no_buffers, "no room on the ring and the guest does not announce when it makes some") \
+    X(rx_grant_failed, "a grant of the guest's buffers could not be copied to")
+
+#define UVIF_NAME(name, sentence) name,
+#define UVIF_TEXT(name, sentence) std::string_view(#name),
+#define UVIF_SENTENCE(name, sentence) std::string_view(sentence),
+
+enum class TxDrop : std::uint8_t { UVIF_TX_DROPS(UVIF_NAME) count };
+enum class Rogue : std::uint8_t { UVIF_ROGUE_REASONS(UVIF_NAME) none };
+enum class RxDrop : std::uint8_t { UVIF_RX_DROPS(UVIF_NAME) count };
+
+inline constexpr std::array tx_drop_names{UVIF_TX_DROPS(UVIF_TEXT)};
+inline constexpr std::array tx_drop_sentences{UVIF_TX_DROPS(UVIF_SENTENCE)};
+inline constexpr std::array rogue_names{UVIF_ROGUE_REASONS(UVIF_TEXT)};
+inline constexpr std::array rogue_sentences{UVIF_ROGUE_REASONS(UVIF_SENTENCE)};
+inline constexpr std::array rx_drop_names{UVIF_RX_DROPS(UVIF_TEXT)};
+inline constexpr std::array rx_drop_sentences{UVIF_RX_DROPS(UVIF_SENTENCE)};
+
+#undef UVIF_NAME
+#undef UVIF_TEXT
+#undef UVIF_SENTENCE
+
+struct TxCounters {
+    std::uint64_t packets = 0;  ///< handed to the port
+    std::uint64_t bytes = 0;
+    std::uint64_t slots = 0;  ///< ring slots consumed, extras included
+    std::uint64_t gso_packets = 0;
+    std::uint64_t by_copy = 0;  ///< packets fetched by grant copy alone
+    std::uint64_t by_map = 0;   ///< packets of which pages were mapped
+    std::uint64_t copied_bytes = 0;
+    std::uint64_t copy_calls = 0, map_calls = 0, unmap_calls = 0, notify_calls = 0;
+    std::uint64_t unmap_errors = 0;
+    std::array<std::uint64_t, static_cast<std::size_t>(TxDrop::count)> drops{};
+};
+
+struct RxCounters {
+    std::uint64_t packets = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t slots = 0;
+    std::uint64_t gso_packets = 0;
+    std::uint64_t copied_bytes = 0;
+    std::uint64_t copy_calls = 0, notify_calls = 0;
+    std::uint64_t waits = 0;  ///< times a packet had to wait for the guest to post buffers
+    std::array<std::uint64_t, static_cast<std::size_t>(RxDrop::count)> drops{};
+};
+
+}  // namespace uvif::netback

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+#include "netback/queue_pair.hpp"
+
+#include <fmt/format.h>
+#include <sys/epoll.h>
+
+#include <cerrno>
+#include <utility>
+
+namespace uvif::netback {
+
+Result<std::unique_ptr<QueuePair>> QueuePair::connect(Worker& worker, const QueueConfig& config,
+                                                      const MakePort& make_port, OnRogue on_rogue) {
+    std::unique_ptr<QueuePair> queue(new QueuePair(worker, std::move(on_rogue)));
+    if (auto opened = queue->open(config, make_port); !opened) {
+        return propagate(opened);
+    }
+    worker.add(*queue);
+    return queue;
+}
+
+Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_port) {
+    xen::GrantTable& grants = worker_.grants();
+    auto tx_page = MappedPage::map(grants, config.domain, config.keys.tx_ring);
+    if (!tx_page) {
+        return fail(tx_page.error().code, "tx-ring-ref: " + tx_page.error().message);
+    }
+    tx_page_.emplace(std::move(*tx_page));
+    auto rx_page = MappedPage::map(grants, config.domain, config.keys.rx_ring);
+    if (!rx_page) {
+        return fail(rx_page.error().code, "rx-ring-ref: " + rx_page.error().message);
+    }
+    rx_page_.emplace(std::move(*rx_page));
+    auto tx_ring = ring::TxBackRing::attach(tx_page_->address());
+    auto rx_ring = ring::RxBackRing::attach(rx_page_->address());
+    if (!tx_ring || !rx_ring) {
+        return fail(EPROTO, fmt::format("{}-ring-ref: the page is no ring: more requests outstanding than it holds",
+                                        tx_ring ? "rx" : "tx"));
+    }
+    auto port = make_port(worker_.loop());
+    if (!port) {
+        return propagate(port);
+    }
+    port_ = std::move(*port);
+    if (auto bound = bind(config); !bound) {
+        return bound;
+    }
+    auto tx = TxQueue::create(*tx_ring, config.domain, grants, *port_, config.strategy);
+    if (!tx) {
+        return propagate(tx);
+    }
+    tx_ = std::move(*tx);
+    auto rx = RxQueue::create(*rx_ring, config.domain, grants, *port_, config.rx);
+    if (!rx) {
+        return propagate(rx);
+    }
+    rx_ = std::move(*rx);
+    if (port_->fd() >= 0) {
+        if (auto added = worker_.loop().add(port_->fd(), EPOLLIN, *this); !added) {
+            return added;
+        }
+        watched_ = true;
+        interest_ = EPOLLIN;
+    }
+    return {};
+}
+
+Result<void> QueuePair::bind(const QueueConfig& config) {
+    auto tx = worker_.bind(config.domain, config.keys.tx_event, *this);
+    if (!tx) {
+        return propagate(tx);
+    }
+    tx_event_ = *tx;
+    if (config.keys.rx_event == config.keys.tx_event) {
+        rx_event_ = tx_event_;
+        return {};
+    }
+    auto rx = worker_.bind(config.domain, config.keys.rx_event, *this);
+    if (!rx) {
+        return propagate(rx);
+    }
+    rx_event_ = *rx;
+    return {};
+}
+
+QueuePair::~QueuePair() {
+    worker_.remove(*this);
+    if (watched_) {
+        worker_.loop().remove(port_->fd());
+    }
+    if (tx_) {
+        tx_->abandon();
+    }
+    if (rx_event_ && rx_event_ != tx_event_) {
+        worker_.unbind(*rx_event_);
+    }
+    if (tx_event_) {
+        worker_.unbind(*tx_event_);
+    }
+}
+
+Rogue QueuePair::rogue() const noexcept {
+    return tx_->rogue() != Rogue::none ? tx_->rogue() : rx_->rogue();
+}
+
+bool QueuePair::turn() noexcept {
+    if (disabled_) {
+        return false;
+    }
+    const TxQueue::Turn tx = tx_->turn();
+    const RxQueue::Turn rx = rx_->turn(port_readable_);
+    if (rx.port_empty && port_->fd() >= 0) {
+        port_readable_ = false;
+    }
+    notify(tx.notify, rx.notify);
+    if (!port_->writable()) {
+        set_interest(interest_ | EPOLLOUT);
+    }
+    if (rogue() != Rogue::none) {
+        disabled_ = true;
+        on_rogue_(rogue());
+        return false;
+    }
+    return tx.worked || rx.worked;
+}
+
+/// At most one event a channel and turn.
+void QueuePair::notify(bool tx, bool rx) noexcept {
+    if (tx) {
+        tx_->count_notify();
+        worker_.events().notify(*tx_event_);
+    }
+    if (rx && !(tx && rx_event_ == tx_event_)) {
+        rx_->count_notify();
+        worker_.events().notify(*rx_event_);
+    }
+}
+
+bool QueuePair::arm() noexcept {
+    if (disabled_) {
+        set_interest(0);
+        return true;
+    }
+    const bool writable = port_->writable();
+    set_interest((rx_->wants_packets() ? EPOLLIN : 0U) | (writable ? 0U : EPOLLOUT));
+    // A port that holds up: the guest's requests wait in the ring, and news of more would be of no use.
+    const bool tx_armed = !writable || tx_->arm();
+    const bool rx_armed = rx_->arm();
+    return tx_armed && rx_armed;
+}
+
+void QueuePair::on_ready(std::uint32_t events) noexcept {
+    if ((events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0) {
+        port_readable_ = true;
+    }
+    if ((events & EPOLLOUT) != 0) {
+        port_->flush(false);
+        if (port_->writable()) {
+            set_interest(interest_ & ~static_cast<std::uint32_t>(EPOLLOUT));
+        }
+    }
+    worker_.activate(*this);
+}
+
+void QueuePair::set_interest(std::uint32_t events) noexcept {
+    if (watched_ && events != interest_) {
+        interest_ = events;
+        worker_.loop().modify(port_->fd(), events);
+    }
+}
+
+}  // namespace uvif::netback

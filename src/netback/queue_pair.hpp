@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "grant/mapped_page.hpp"
+#include "netback/rx_queue.hpp"
+#include "netback/tx_queue.hpp"
+#include "runtime/worker.hpp"
+
+namespace uvif::netback {
+
+/// What the guest wrote about one queue, read strictly.
+struct QueueKeys {
+    xen::GrantRef tx_ring{};
+    xen::GrantRef rx_ring{};
+    xen::EventPort tx_event{};
+    xen::EventPort rx_event{};  ///< the same as tx_event when not split
+};
+
+struct QueueConfig {
+    xen::DomainId domain{};
+    QueueKeys keys;
+    RxFeatures rx;
+    FetchStrategy strategy = FetchStrategy::copy;
+};
+
+/// Both rings of one queue, connected: the task that a worker runs. Made, used and destroyed on its worker's
+/// thread.
+class QueuePair final : public Task, private ReadyHandler {
+public:
+    /// Called on the worker's thread, once, when the guest broke the protocol.
+    using OnRogue = std::function<void(Rogue)>;
+    /// Makes the queue's port on the worker's thread, where its loop is.
+    using MakePort = std::function<Result<std::unique_ptr<Port>>(Loop&)>;
+
+    /// Maps the rings, binds the channels, and starts taking turns. Destroying undoes it all in reverse.
+    static Result<std::unique_ptr<QueuePair>> connect(Worker& worker, const QueueConfig& config,
+                                                      const MakePort& make_port, OnRogue on_rogue);
+    QueuePair(const QueuePair&) = delete;
+    QueuePair& operator=(const QueuePair&) = delete;
+    ~QueuePair();
+
+    /// Stops serving a rogue guest: nothing is taken from its rings any more.
+    void disable() noexcept { disabled_ = true; }
+
+    bool turn() noexcept override;
+    bool arm() noexcept override;
+
+    [[nodiscard]] TxCounters tx_counters() const noexcept { return tx_->counters(); }
+    [[nodiscard]] RxCounters rx_counters() const noexcept { return rx_->counters(); }
+    [[nodiscard]] const PortCounters& port_counters() const noexcept { return port_->counters(); }
+
+private:
+    QueuePair(Worker& worker, OnRogue on_rogue) : worker_(worker), on_rogue_(std::move(on_rogue)) {}
+    Result<void> open(const QueueConfig& config, const MakePort& make_port);
+    Result<void> bind(const QueueConfig& config);
+    void on_ready(std::uint32_t events) noexcept override;  // of the port
+    void notify(bool tx, bool rx) noexcept;
+    void set_interest(std::uint32_t events) noexcept;
+    [[nodiscard]] Rogue rogue() const noexcept;
+
+    Worker& worker_;
+    OnRogue on_rogue_;
+    bool disabled_ = false;
+    bool port_readable_ = true;  // unknown counts as yes
+    std::uint32_t interest_ = 0;
+
+    // In the order of acquisition: destroyed the other way round, so the rings go last.
+    std::optional<MappedPage> tx_page_;
+    std::optional<MappedPage> rx_page_;
+    std::unique_ptr<Port> port_;
+    bool watched_ = false;
+    std::optional<xen::EventPort> tx_event_;
+    std::optional<xen::EventPort> rx_event_;  // equals tx_event_ when not split
+    std::unique_ptr<TxQueue> tx_;
+    std::unique_ptr<RxQueue> rx_;
+};
+
+}  // namespace uvif::netback

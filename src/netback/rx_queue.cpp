@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: MIT
+#include "netback/rx_queue.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/limits.hpp"
+
+namespace uvif::netback {
+
+using ring::ExtraInfo;
+using ring::RxFlags;
+using ring::RxRequest;
+using ring::RxResponse;
+using ring::RxSlot;
+
+namespace {
+constexpr std::uint32_t cache_line = 64;
+/// Starting lines over which packets are spread inside their pages: half a page, so that a common 1514 octets fit
+/// behind it.
+constexpr std::uint32_t rx_colours = 32;
+}  // namespace
+
+Result<std::unique_ptr<RxQueue>> RxQueue::create(ring::RxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
+                                                 Port& port, RxFeatures features) {
+    auto buffers = BufferPool::create(packets_per_turn, limits::packet_length + 1);
+    if (!buffers) {
+        return propagate(buffers);
+    }
+    return std::unique_ptr<RxQueue>(new RxQueue(ring, domain, grants, port, features, std::move(*buffers)));
+}
+
+RxQueue::RxQueue(ring::RxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port, RxFeatures features,
+                 BufferPool buffers)
+    : ring_(ring),
+      domain_(domain),
+      grants_(grants),
+      port_(port),
+      features_(features),
+      buffers_(std::move(buffers)),
+      packets_(packets_per_turn) {
+    free_.reserve(packets_.size());
+    for (Packet& packet : packets_) {
+        packet.fragments[0].data = buffers_.take();
+        free_.push_back(&packet);
+    }
+}
+
+std::uint32_t RxQueue::slots_needed(const Packet& packet) noexcept {
+    const std::uint32_t pages = std::max<std::uint32_t>(1, (packet.length + xen::page_size - 1) / xen::page_size);
+    return pages + (packet.offload.gso_type != GsoType::none ? 1 : 0);
+}
+
+RxQueue::Turn RxQueue::turn(bool may_receive) noexcept {
+    Turn result;
+    if (rogue_ != Rogue::none) {
+        return result;
+    }
+    if (may_receive && wants_packets()) {
+        result.port_empty = receive();
+    }
+    result.worked = waiting_begin_ != waiting_end_ && deliver();
+    if (answer_count_ != 0) {
+        ++counters_.copy_calls;
+        copies_.flush(grants_);
+        copy_failures();
+        ring_.respond(std::span(answers_.data(), answer_count_));
+        answer_count_ = 0;
+        copies_.clear();
+        result.notify = ring_.push_and_check_notify();
+    }
+    return result;
+}
+
+/// True when the port had less than what it was asked for.
+bool RxQueue::receive() noexcept {
+    std::size_t room = free_.size();
+    if (port_.always_ready()) {
+        // Such a port is asked only for what the guest has room for: it would fill the waiting line for nothing.
+        room = waiting_begin_ != waiting_end_ ? 0 : std::min<std::size_t>(room, ring_.available());
+    }
+    if (room == 0) {
+        return false;
+    }
+    std::copy(waiting_.begin() + static_cast<std::ptrdiff_t>(waiting_begin_),
+              waiting_.begin() + static_cast<std::ptrdiff_t>(waiting_end_), waiting_.begin());
+    waiting_end_ -= waiting_begin_;
+    waiting_begin_ = 0;
+
+    // The last freed come first: their buffers are still in the cache.
+    Packet** const first = waiting_.data() + waiting_end_;
+    for (std::size_t i = 0; i < room; ++i) {
+        first[i] = free_[free_.size() - 1 - i];
+        first[i]->fragments[0].length = limits::packet_length;
+        first[i]->fragment_count = 1;
+    }
+    const std::size_t got = port_.receive(std::span<Packet* const>(first, room));
+    free_.resize(free_.size() - got);
+    waiting_end_ += got;
+    return got < room;
+}
+
+/// Moves packets from the waiting line to the ring until one does not fit. True when any moved.
+bool RxQueue::deliver() noexcept {
+    const std::size_t before = waiting_begin_;
+    while (waiting_begin_ != waiting_end_) {
+        Packet& packet = *waiting_[waiting_begin_];
+        if (packet.length > xen::page_size && !features_.scatter_gather) {
+            discard(RxDrop::no_scatter_gather);
+            continue;
+        }
+        if (!place(packet)) {
+            if (rogue_ != Rogue::none) {
+                break;
+            }
+            if (features_.announces_buffers) {
+                break;
+            }
+            // Nobody would tell us when there is room: a packet may not be kept waiting (netif.h, feature-rx-notify).
+            discard(RxDrop::no_buffers);
+        }
+    }
+    return waiting_begin_ != before;
+}
+
+bool RxQueue::discard(RxDrop reason) noexcept {
+    ++counters_.drops[static_cast<std::size_t>(reason)];
+    free_.push_back(waiting_[waiting_begin_++]);
+    return true;
+}
+
+/// Plans the copies and answers of one packet. False: the guest has not posted enough.
+bool RxQueue::place(Packet& packet) noexcept {
+    const std::uint32_t needed = slots_needed(packet);
+    if (ring_.available_seen() < needed && ring_.available() < needed) {
+        return false;
+    }
+    std::array<RxRequest, 18> requests;
+    const ring::Taken taken = ring_.take(std::span(requests.data(), needed));
+    if (taken.impossible || taken.count != needed) {
+        rogue_ = Rogue::impossible_producer;
+        return false;
+    }
+    const bool gso = packet.offload.gso_type != GsoType::none;
+    std::uint16_t flags = gso ? RxFlags::extra_info : std::uint16_t{0};
+    flags |= packet.offload.checksum_blank ? RxFlags::checksum_blank : std::uint16_t{0};
+    flags |= packet.offload.data_validated ? RxFlags::data_validated : std::uint16_t{0};
+
+    std::byte* from = packet.fragments[0].data;
+    std::uint32_t left = packet.length;
+    for (std::uint32_t slot = 0; slot < needed; ++slot) {
+        if (slot == 1 && gso) {
+            segment_of_[answer_count_] = no_segment;
+            answers_[answer_count_++] = RxSlot::from(ExtraInfo::gso(packet.offload.gso_type, packet.offload.gso_size));
+            continue;
+        }
+        const RxRequest& request = requests[slot];
+        const auto size = static_cast<std::uint16_t>(std::min<std::uint32_t>(left, xen::page_size));
+        left -= size;
+        RxResponse response;
+        response.id = request.id;
+        response.status = static_cast<std::int16_t>(size);
+        response.flags.bits =
+            static_cast<std::uint16_t>((slot == 0 ? flags : 0) | (left != 0 ? RxFlags::more_data : 0));
+        // Page colouring: headers that all begin at a page's start compete for the same few cache sets, on both sides.
+        const std::uint32_t colour = (ring_.consumed() - needed + slot) % rx_colours * cache_line;
+        response.offset = size + colour <= xen::page_size ? static_cast<std::uint16_t>(colour) : std::uint16_t{0};
+        segment_of_[answer_count_] =
+            copies_.add(xen::CopySegment::to_guest(from, domain_, xen::GrantRef{request.gref}, response.offset, size));
+        answers_[answer_count_++] = RxSlot::from(response);
+        from += size;
+    }
+    ++counters_.packets;
+    counters_.bytes += packet.length;
+    counters_.copied_bytes += packet.length;
+    counters_.slots += needed;
+    counters_.gso_packets += gso ? 1 : 0;
+    // Its buffer is read by the copy call of this turn, and not written before the next.
+    free_.push_back(&packet);
+    ++waiting_begin_;
+    return true;
+}
+
+/// A slot whose copy failed says so in its status; the chain's flags stay, so that the packet's end stays where it is.
+void RxQueue::copy_failures() noexcept {
+    bool in_packet = false;
+    bool counted = false;
+    for (std::uint32_t i = 0; i < answer_count_; ++i) {
+        if (segment_of_[i] == no_segment) {
+            continue;
+        }
+        RxResponse response = answers_[i].response();
+        if (!in_packet) {
+            counted = false;
+        }
+        in_packet = response.flags.has(RxFlags::more_data);
+        if (copies_.ok(segment_of_[i])) {
+            continue;
+        }
+        response.status = static_cast<std::int16_t>(ring::TxStatus::error);
+        answers_[i] = RxSlot::from(response);
+        if (!std::exchange(counted, true)) {
+            ++counters_.drops[static_cast<std::size_t>(RxDrop::rx_grant_failed)];
+            --counters_.packets;
+        }
+    }
+}
+
+bool RxQueue::arm() noexcept {
+    std::uint32_t needed = 0;
+    if (waiting_begin_ != waiting_end_) {
+        needed = slots_needed(*waiting_[waiting_begin_]);
+    } else if (port_.always_ready()) {
+        needed = 1;
+    }
+    if (needed == 0) {
+        return true;
+    }
+    ++counters_.waits;
+    return ring_.arm(needed);
+}
+
+}  // namespace uvif::netback

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+//
+// Theory of operation: guest RX
+//
+// One turn: receive a batch from the port into buffers of ours; for each packet, in order, see how many slots it
+// needs (a page each, and one for the GSO extra) and whether the guest has posted them; plan the copies into the
+// guest's pages; one copy call; one publication, at most one notification.
+//
+// A packet that does not fit waits, and those behind it too: `waiting_` is bounded by its buffers, and what the port
+// has beyond them stays there (a TAP drops at its own queue's end). So a guest that posts nothing costs a fixed
+// amount of memory (XSA-392). While a packet waits, the event index asks for exactly the slots it needs.
+//
+// Responses stand in the slots of the requests they answer AND carry their ids: Linux goes by the position, Windows
+// by the id. An extra takes a whole slot; its buffer is unused.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "grant/copy_batch.hpp"
+#include "netback/counters.hpp"
+#include "packet/buffer_pool.hpp"
+#include "packet/packet.hpp"
+#include "port/port.hpp"
+#include "ring/back_ring.hpp"
+#include "xen/grant_table.hpp"
+
+namespace uvif::netback {
+
+/// What the guest can receive, fixed while it is connected.
+struct RxFeatures {
+    bool scatter_gather = false;
+    bool announces_buffers = false;  ///< feature-rx-notify
+};
+
+class RxQueue {
+public:
+    static Result<std::unique_ptr<RxQueue>> create(ring::RxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
+                                                   Port& port, RxFeatures features);
+    RxQueue(const RxQueue&) = delete;
+    RxQueue& operator=(const RxQueue&) = delete;
+    ~RxQueue() = default;
+
+    struct Turn {
+        bool worked = false;
+        bool notify = false;
+        bool port_empty = false;  ///< the port had nothing more: ask again when it is readable
+    };
+    /// Without `may_receive` only packets that wait are moved.
+    [[nodiscard]] Turn turn(bool may_receive) noexcept;
+
+    /// Before sleeping: when a packet waits for slots (or the port always has one), asks for an event once they
+    /// are there. False: they are.
+    [[nodiscard]] bool arm() noexcept;
+
+    /// More can be taken from the port; otherwise its readiness is of no interest.
+    [[nodiscard]] bool wants_packets() const noexcept { return !free_.empty(); }
+
+    [[nodiscard]] Rogue rogue() const noexcept { return rogue_; }
+    [[nodiscard]] const RxCounters& counters() const noexcept { return counters_; }
+    void count_notify() noexcept { ++counters_.notify_calls; }
+
+    /// Slots that a packet takes on the ring.
+    [[nodiscard]] static std::uint32_t slots_needed(const Packet& packet) noexcept;
+
+    static constexpr std::size_t packets_per_turn = 64;
+
+private:
+    RxQueue(ring::RxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port, RxFeatures features,
+            BufferPool buffers);
+
+    bool receive() noexcept;
+    bool deliver() noexcept;
+    bool place(Packet& packet) noexcept;
+    void copy_failures() noexcept;
+    bool discard(RxDrop reason) noexcept;
+
+    ring::RxBackRing ring_;
+    xen::DomainId domain_;
+    xen::GrantTable& grants_;
+    Port& port_;
+    RxFeatures features_;
+    Rogue rogue_ = Rogue::none;
+
+    BufferPool buffers_;
+    std::vector<Packet> packets_;
+    std::vector<Packet*> free_;
+    // Received and not yet on the ring, in order: [waiting_begin_, waiting_end_).
+    std::array<Packet*, packets_per_turn> waiting_;
+    std::size_t waiting_begin_ = 0;
+    std::size_t waiting_end_ = 0;
+
+    // This turn's answers, and for each its copy (or none).
+    static constexpr std::uint32_t no_segment = 0xffffffff;
+    std::array<ring::RxSlot, ring::RxBackRing::size> answers_;
+    std::array<std::uint32_t, ring::RxBackRing::size> segment_of_;
+    std::uint32_t answer_count_ = 0;
+    CopyBatch copies_;
+
+    RxCounters counters_;
+};
+
+}  // namespace uvif::netback

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "netback/tx_queue.hpp"
+#include "port/port_spec.hpp"
+#include "runtime/loop.hpp"
+
+namespace uvif::netback {
+
+/// What the operator chose, the same for every vif.
+struct Settings {
+    PortSpec port;
+    FetchStrategy strategy = FetchStrategy::copy;
+    LoopKind loop = LoopKind::automatic;
+    unsigned workers = 1;
+    unsigned max_queues = 1;  ///< multi-queue-max-queues
+    std::int64_t spin_ns = 0;
+};
+
+}  // namespace uvif::netback

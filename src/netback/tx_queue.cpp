@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: MIT
+#include "netback/tx_queue.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "runtime/limits.hpp"
+
+namespace uvif::netback {
+
+using ring::TxRequest;
+using ring::TxStatus;
+
+Result<std::unique_ptr<TxQueue>> TxQueue::create(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
+                                                 Port& port, FetchStrategy strategy) {
+    auto buffers = BufferPool::create(packets_in_flight_max, limits::packet_length + 1);
+    if (!buffers) {
+        return propagate(buffers);
+    }
+    return std::unique_ptr<TxQueue>(new TxQueue(ring, domain, grants, port, strategy, std::move(*buffers)));
+}
+
+TxQueue::TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port,
+                 FetchStrategy strategy, BufferPool buffers)
+    : ring_(ring),
+      domain_(domain),
+      grants_(grants),
+      port_(port),
+      strategy_(strategy),
+      packets_(packets_in_flight_max),
+      buffers_(std::move(buffers)),
+      regions_(grants) {
+    free_packets_.reserve(packets_.size());
+    for (TxPacket& packet : packets_) {
+        packet.home = &home_;
+        free_packets_.push_back(&packet);
+    }
+}
+
+TxQueue::Turn TxQueue::turn() noexcept {
+    Turn result;
+    if (rogue_ != Rogue::none) {
+        return result;
+    }
+    if (!home_.empty()) {
+        collect_completions();
+        result.worked = true;
+    }
+    // Back-pressure: what the port cannot take stays in the ring, and the guest sees it fill.
+    if (port_.writable() && take()) {
+        parse();
+        result.worked |= slots_begin_ != 0;
+        fetch();
+        settle();
+        send();
+        collect_completions();
+    }
+    result.notify = answer();
+    return result;
+}
+
+void TxQueue::abandon() noexcept {
+    port_.flush(true);
+    collect_completions();
+    answer_count_ = 0;
+    regions_.unmap_released();
+}
+
+/// True when there are slots to parse. Takes all that the ring has: a packet's slots are published together, so
+/// what has been taken ends with the end of a packet, or the guest is at fault.
+bool TxQueue::take() noexcept {
+    if (slots_begin_ != 0) {
+        std::copy(slots_.begin() + slots_begin_, slots_.begin() + slots_end_, slots_.begin());
+        slots_end_ -= slots_begin_;
+        slots_begin_ = 0;
+    }
+    const ring::Taken taken = ring_.take(std::span(slots_).subspan(slots_end_));
+    if (taken.impossible) {
+        rogue_ = Rogue::impossible_producer;
+        return false;
+    }
+    slots_end_ += taken.count;
+    counters_.slots += taken.count;
+    return unparsed() != 0;
+}
+
+void TxQueue::parse() noexcept {
+    std::size_t bytes = 0;
+    while (unparsed() != 0 && batch_count_ < packets_per_turn && bytes < bytes_per_turn && !free_packets_.empty()) {
+        const auto rest = std::span<const ring::TxSlot>(slots_).subspan(slots_begin_, unparsed());
+        const TxFrame frame = parse_tx_frame(rest);
+        switch (frame.verdict) {
+            case TxFrame::Verdict::rogue:
+                // What came before it in this turn was honest and goes out; nothing is taken any more.
+                rogue_ = frame.rogue;
+                return;
+            case TxFrame::Verdict::drop:
+                ++counters_.drops[static_cast<std::size_t>(frame.drop)];
+                owe_frame(slots_begin_, frame, TxStatus::error);
+                break;
+            case TxFrame::Verdict::accept:
+                begin_packet(frame);
+                bytes += frame.length;
+                break;
+        }
+        slots_begin_ += frame.slots();
+    }
+}
+
+void TxQueue::begin_packet(const TxFrame& frame) noexcept {
+    TxPacket& packet = *free_packets_.back();
+    free_packets_.pop_back();
+    packet.frame = frame;
+    packet.slot = slots_begin_;
+    packet.length = frame.length;
+    packet.offload = frame.offload;
+    packet.region = Regions::none;
+    packet.buffer = buffers_.take();  // as many buffers as packets: never empty-handed
+    batch_[batch_count_++] = &packet;
+}
+
+/// Maps what the strategy maps, and copies all that is not mapped: headers, and whole packets.
+void TxQueue::fetch() noexcept {
+    if (strategy_ == FetchStrategy::map) {
+        map_payloads();
+    }
+    copies_.clear();
+    for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
+        plan_copy(*packet);
+    }
+    if (!copies_.empty()) {
+        ++counters_.copy_calls;
+        copies_.flush(grants_);
+    }
+}
+
+/// Packets of more than a header are mapped, in calls of up to 64 pages.
+void TxQueue::map_payloads() noexcept {
+    std::array<TxPacket*, packets_per_turn> group;
+    std::size_t count = 0;
+    std::size_t pages = 0;
+    for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
+        if (packet->length <= header_size) {
+            continue;
+        }
+        if (pages + packet->frame.data_slots > Regions::pages_max) {
+            map_region(std::span(group.data(), count));
+            count = pages = 0;
+        }
+        group[count++] = packet;
+        pages += packet->frame.data_slots;
+    }
+    if (count != 0) {
+        map_region(std::span(group.data(), count));
+    }
+}
+
+/// When the call fails the packets simply stay unmapped, and the copy that follows finds the bad slot.
+void TxQueue::map_region(std::span<TxPacket* const> packets) noexcept {
+    std::array<xen::GrantRef, Regions::pages_max> refs;
+    std::array<std::byte*, Regions::pages_max> pages;
+    std::size_t count = 0;
+    for (const TxPacket* packet : packets) {
+        for (std::uint32_t n = 0; n < packet->frame.data_slots; ++n) {
+            const TxRequest request = data_slot(*packet, n);
+            if (data_size(*packet, n, request) != 0) {
+                refs[count++] = xen::GrantRef{request.gref};
+            }
+        }
+    }
+    const Regions::Handle region = regions_.map(domain_, std::span(refs.data(), count), pages);
+    if (region == Regions::none) {
+        return;
+    }
+    std::size_t page = 0;
+    for (TxPacket* packet : packets) {
+        packet->region = region;
+        regions_.use(region);
+        packet->fragment_count = 1;  // the header, which plan_copy fills in
+        std::uint32_t header_left = header_size;
+        for (std::uint32_t n = 0; n < packet->frame.data_slots; ++n) {
+            const TxRequest request = data_slot(*packet, n);
+            const std::uint32_t size = data_size(*packet, n, request);
+            packet->ids[n] = request.id;
+            if (size == 0) {
+                continue;
+            }
+            const std::uint32_t in_header = std::min(size, header_left);
+            header_left -= in_header;
+            if (in_header < size) {
+                packet->fragments[packet->fragment_count++] = {pages[page] + request.offset + in_header,
+                                                               size - in_header};
+            }
+            ++page;
+        }
+    }
+}
+
+/// Adds the copies of the packet's first octets, or of all of it, to the batch: one for each data slot that has a
+/// part in them.
+void TxQueue::plan_copy(TxPacket& packet) noexcept {
+    const bool mapped = packet.region != Regions::none;
+    const std::uint32_t octets = mapped ? header_size : packet.length;
+    packet.fragments[0] = {packet.buffer, octets};
+    if (!mapped) {
+        packet.fragment_count = 1;
+    }
+    packet.first_segment = copies_.size();
+    std::byte* to = packet.buffer;
+    std::uint32_t left = octets;
+    for (std::uint32_t n = 0; left != 0; ++n) {
+        const TxRequest request = data_slot(packet, n);
+        const std::uint32_t size = std::min(data_size(packet, n, request), left);
+        if (size == 0) {
+            continue;  // XSA-448: the reference of an empty slot is not looked at
+        }
+        copies_.add(xen::CopySegment::from_guest(domain_, xen::GrantRef{request.gref}, request.offset, to,
+                                                 static_cast<std::uint16_t>(size)));
+        to += size;
+        left -= size;
+    }
+    packet.segments = copies_.size() - packet.first_segment;
+    counters_.copied_bytes += octets;
+}
+
+/// Judges the copies. Copied packets have left the guest's pages: their slots are answered now. Mapped ones are
+/// answered when they come home.
+void TxQueue::settle() noexcept {
+    std::size_t good = 0;
+    for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
+        bool ok = true;
+        for (std::uint32_t s = 0; s < packet->segments; ++s) {
+            ok &= copies_.ok(packet->first_segment + s);
+        }
+        if (!ok) {
+            fail_packet(*packet);
+            continue;
+        }
+        if (packet->region == Regions::none) {
+            owe_frame(packet->slot, packet->frame, TxStatus::okay);
+            ++counters_.by_copy;
+        } else {
+            ++counters_.by_map;
+        }
+        counters_.bytes += packet->length;
+        counters_.gso_packets += packet->offload.gso_type != GsoType::none ? 1 : 0;
+        batch_[good++] = packet;
+    }
+    counters_.packets += good;
+    batch_count_ = good;
+}
+
+/// The slots whose copy failed are answered with an error, the others are not: as Linux does.
+void TxQueue::fail_packet(TxPacket& packet) noexcept {
+    ++counters_.drops[static_cast<std::size_t>(TxDrop::grant_failed)];
+    std::uint32_t segment = packet.first_segment;
+    const std::uint32_t end = packet.first_segment + packet.segments;
+    for (std::uint32_t n = 0; n < packet.frame.data_slots; ++n) {
+        const TxRequest request = data_slot(packet, n);
+        TxStatus status = TxStatus::okay;
+        if (data_size(packet, n, request) != 0 && segment < end) {
+            status = copies_.ok(segment++) ? TxStatus::okay : TxStatus::error;
+        }
+        owe(request.id, status);
+        if (n == 0) {
+            owe_nulls(packet.frame.extra_slots);
+        }
+    }
+    if (packet.region != Regions::none) {
+        regions_.drop(packet.region);
+    }
+    recycle(packet);
+}
+
+void TxQueue::send() noexcept {
+    if (batch_count_ == 0) {
+        return;
+    }
+    // The array is one of pointers to a derived type with a single base: hand the port its own.
+    std::array<Packet*, packets_per_turn> packets;
+    std::copy_n(batch_.begin(), batch_count_, packets.begin());
+    port_.submit(std::span<Packet* const>(packets.data(), batch_count_));
+    batch_count_ = 0;
+}
+
+void TxQueue::collect_completions() noexcept {
+    for (Packet* next = home_.take_all(); next != nullptr;) {
+        auto& packet = static_cast<TxPacket&>(*next);
+        next = next->next;
+        if (packet.region != Regions::none) {
+            regions_.drop(packet.region);
+            for (std::uint32_t n = 0; n < packet.frame.data_slots; ++n) {
+                owe(packet.ids[n], TxStatus::okay);
+                if (n == 0) {
+                    owe_nulls(packet.frame.extra_slots);
+                }
+            }
+        }
+        recycle(packet);
+    }
+}
+
+/// The guest's pages first, its answers second.
+bool TxQueue::answer() noexcept {
+    regions_.unmap_released();
+    if (answer_count_ == 0) {
+        return false;
+    }
+    ring_.respond(std::span(answers_.data(), answer_count_));
+    answer_count_ = 0;
+    return ring_.push_and_check_notify();
+}
+
+void TxQueue::owe_nulls(std::uint32_t count) noexcept {
+    for (; count != 0; --count) {
+        owe(0, TxStatus::null);
+    }
+}
+
+void TxQueue::owe_frame(std::uint32_t slot, const TxFrame& frame, TxStatus status) noexcept {
+    for (std::uint32_t n = 0; n < frame.data_slots; ++n) {
+        owe(slots_[slot + frame.data_at(n)].request().id, status);
+        if (n == 0) {
+            owe_nulls(frame.extra_slots);
+        }
+    }
+}
+
+void TxQueue::recycle(TxPacket& packet) noexcept {
+    buffers_.give(packet.buffer);
+    packet.buffer = nullptr;
+    free_packets_.push_back(&packet);
+}
+
+TxCounters TxQueue::counters() const noexcept {
+    TxCounters counters = counters_;
+    counters.map_calls = regions_.map_calls;
+    counters.unmap_calls = regions_.unmap_calls;
+    counters.unmap_errors = regions_.unmap_errors;
+    return counters;
+}
+
+}  // namespace uvif::netback

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT
+//
+// Theory of operation: guest TX
+//
+// One turn moves a batch of packets through the stages below. Each is a member function of its own.
+//
+//   take      copy every published request out of the ring, once, into `slots_`
+//   parse     slots -> TxFrame: accept, drop or rogue (tx_parser.hpp); pure
+//   fetch     at most one map call per 64 payload pages, then one copy call for everything else
+//   send      one submission of the batch to the port; each packet comes home exactly once
+//   complete  the port is done with a packet (now or later): it lands in `home_`
+//   release   pages of finished packets are unmapped, in one call a turn
+//   answer    responses, gathered privately, go to the ring: one publication, at most one notification
+//
+// A packet is fetched by copy (whole, into one buffer of ours: its slots are answered in the same turn, whatever the
+// port does) or by map (first 128 octets copied apart, so that nobody parses memory that the guest can still
+// write, the rest mapped read-only: its slots are answered when the port is done and the pages are unmapped). A map
+// call fails as a whole for one bad reference; its packets are then copied, which finds the bad slot.
+//
+// The debt: a taken slot is owed exactly one answer. It is in `slots_` (not parsed), in a TxPacket (mapped, in
+// flight), or in `answers_` (to be published at the end of the turn). BackRing::respond asserts that there are never
+// more.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "grant/copy_batch.hpp"
+#include "grant/regions.hpp"
+#include "netback/counters.hpp"
+#include "netback/tx_parser.hpp"
+#include "packet/buffer_pool.hpp"
+#include "packet/packet.hpp"
+#include "port/port.hpp"
+#include "ring/back_ring.hpp"
+#include "xen/grant_table.hpp"
+
+namespace uvif::netback {
+
+/// How guest pages reach the port.
+enum class FetchStrategy : std::uint8_t { copy, map };
+
+class TxQueue {
+public:
+    /// Allocates everything the queue will ever need. `ring` is mapped for as long as this lives.
+    static Result<std::unique_ptr<TxQueue>> create(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
+                                                   Port& port, FetchStrategy strategy);
+    TxQueue(const TxQueue&) = delete;
+    TxQueue& operator=(const TxQueue&) = delete;
+    ~TxQueue() = default;
+
+    struct Turn {
+        bool worked = false;
+        bool notify = false;  ///< the guest wants to hear of the answers: one event
+    };
+    [[nodiscard]] Turn turn() noexcept;
+
+    /// Before sleeping: asks for an event. False: there is work. Not to be called while the port holds up.
+    [[nodiscard]] bool arm() noexcept { return unparsed() == 0 && home_.empty() && ring_.arm(); }
+
+    /// Calls everything home from the port and lets go of the guest's pages, without answers: the ring is going away.
+    void abandon() noexcept;
+
+    /// Not Rogue::none: the guest broke the protocol; every further turn does nothing.
+    [[nodiscard]] Rogue rogue() const noexcept { return rogue_; }
+
+    /// Packets that the port still has.
+    [[nodiscard]] std::size_t in_flight() const noexcept { return packets_.size() - free_packets_.size(); }
+    [[nodiscard]] std::size_t mapped_regions() const noexcept { return regions_.held(); }
+
+    [[nodiscard]] TxCounters counters() const noexcept;
+    void count_notify() noexcept { ++counters_.notify_calls; }
+
+    static constexpr std::size_t packets_per_turn = 64;
+
+private:
+    /// Enough that the copies of a turn stay in a core's second cache.
+    static constexpr std::size_t bytes_per_turn = 256 * 1024;
+    static constexpr std::uint32_t header_size = 128;  ///< XEN_NETBACK_TX_COPY_LEN: contiguous, ours (XSA-423)
+    static constexpr std::size_t packets_in_flight_max = 2 * packets_per_turn;
+
+    struct TxPacket : Packet {
+        std::byte* buffer = nullptr;
+        Regions::Handle region = Regions::none;  ///< not none: answered when it comes home
+        std::uint32_t first_segment = 0;         ///< of this turn's copies
+        std::uint32_t segments = 0;
+        std::uint32_t slot = 0;  ///< where its frame begins in slots_, this turn
+        TxFrame frame;
+        std::array<std::uint16_t, tx_data_slots_max> ids{};  ///< of the data slots, for the late answer
+    };
+
+    TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port, FetchStrategy strategy,
+            BufferPool buffers);
+
+    [[nodiscard]] std::uint32_t unparsed() const noexcept { return slots_end_ - slots_begin_; }
+    bool take() noexcept;
+    void parse() noexcept;
+    void begin_packet(const TxFrame& frame) noexcept;
+    void fetch() noexcept;
+    void map_payloads() noexcept;
+    void map_region(std::span<TxPacket* const> packets) noexcept;
+    void plan_copy(TxPacket& packet) noexcept;
+    void settle() noexcept;
+    void fail_packet(TxPacket& packet) noexcept;
+    void send() noexcept;
+    void collect_completions() noexcept;
+    [[nodiscard]] bool answer() noexcept;
+
+    [[nodiscard]] ring::TxRequest data_slot(const TxPacket& packet, std::uint32_t n) const noexcept {
+        return slots_[packet.slot + packet.frame.data_at(n)].request();
+    }
+    [[nodiscard]] std::uint32_t data_size(const TxPacket& packet, std::uint32_t n,
+                                          const ring::TxRequest& request) const noexcept {
+        return n == 0 ? packet.frame.first_size : request.size;
+    }
+    void owe(std::uint16_t id, ring::TxStatus status) noexcept {
+        answers_[answer_count_++] = {id, static_cast<std::int16_t>(status)};
+    }
+    void owe_nulls(std::uint32_t count) noexcept;
+    void owe_frame(std::uint32_t slot, const TxFrame& frame, ring::TxStatus status) noexcept;
+    void recycle(TxPacket& packet) noexcept;
+
+    ring::TxBackRing ring_;
+    xen::DomainId domain_;
+    xen::GrantTable& grants_;
+    Port& port_;
+    FetchStrategy strategy_;
+    Rogue rogue_ = Rogue::none;
+
+    // Requests taken and not yet parsed: [slots_begin_, slots_end_).
+    std::array<ring::TxSlot, ring::TxBackRing::size> slots_;
+    std::uint32_t slots_begin_ = 0;
+    std::uint32_t slots_end_ = 0;
+
+    std::vector<TxPacket> packets_;
+    std::vector<TxPacket*> free_packets_;  // last in, first out: the hot ones
+    BufferPool buffers_;
+    CompletionQueue home_;
+
+    // This turn's batch.
+    std::array<TxPacket*, packets_per_turn> batch_;
+    std::size_t batch_count_ = 0;
+    CopyBatch copies_;
+    Regions regions_;
+    std::array<ring::TxResponse, ring::TxBackRing::size> answers_;
+    std::uint32_t answer_count_ = 0;
+
+    TxCounters counters_;
+};
+
+}  // namespace uvif::netback
