@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+#include "packet/buffer_pool.hpp"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <cassert>
+#include <cerrno>
+#include <limits>
+#include <utility>
+
+namespace uvif {
+
+namespace {
+
+constexpr std::size_t page = 4096;
+/// Buffers begin 17 cache lines further into their page than the one before. 17 is odd, so 64 buffers in a row use
+/// all 64 offsets, and large enough that two lines of neighbours do not collide either.
+constexpr std::size_t colour = std::size_t{17} * 64;
+
+constexpr std::size_t stride_of(std::size_t octets) noexcept {
+    return (octets + page - 1) / page * page + colour;
+}
+
+}  // namespace
+
+Result<BufferPool> BufferPool::create(std::size_t count, std::size_t octets) {
+    if (count == 0 || octets == 0 || octets > std::numeric_limits<std::size_t>::max() / 2 - page - colour ||
+        count > std::numeric_limits<std::size_t>::max() / 2 / stride_of(octets)) {
+        return fail(EINVAL, fmt::format("cannot make a pool of {} buffers of {} octets", count, octets));
+    }
+    BufferPool pool;
+    pool.stride_ = stride_of(octets);
+    pool.count_ = count;
+    pool.octets_ = octets;
+    const std::size_t mapped = count * pool.stride_;
+    void* memory = ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+        return fail(errno, fmt::format("no memory for {} packet buffers of {} octets; use fewer queues or raise the "
+                                       "limit of address space",
+                                       count, octets));
+    }
+    pool.base_ = static_cast<std::byte*>(memory);
+    pool.mapped_ = mapped;
+    pool.free_.reserve(count);
+    for (std::size_t i = count; i-- > 0;) {
+        pool.free_.push_back(pool.base_ + i * pool.stride_);
+    }
+    return pool;
+}
+
+BufferPool::BufferPool(BufferPool&& other) noexcept
+    : base_(std::exchange(other.base_, nullptr)),
+      mapped_(std::exchange(other.mapped_, 0)),
+      stride_(other.stride_),
+      count_(std::exchange(other.count_, 0)),
+      octets_(other.octets_),
+      free_(std::move(other.free_)) {
+    other.free_.clear();
+}
+
+BufferPool& BufferPool::operator=(BufferPool&& other) noexcept {
+    BufferPool taken(std::move(other));
+    std::swap(base_, taken.base_);
+    std::swap(mapped_, taken.mapped_);
+    std::swap(stride_, taken.stride_);
+    std::swap(count_, taken.count_);
+    std::swap(octets_, taken.octets_);
+    std::swap(free_, taken.free_);
+    return *this;
+}
+
+BufferPool::~BufferPool() {
+    if (base_ != nullptr) {
+        ::munmap(base_, mapped_);
+    }
+}
+
+void BufferPool::give(std::byte* buffer) noexcept {
+    assert(buffer >= base_ && buffer < base_ + mapped_);
+    assert(static_cast<std::size_t>(buffer - base_) % stride_ == 0);
+    assert(free_.size() < count_);
+    free_.push_back(buffer);
+}
+
+}  // namespace uvif
