@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+//
+// Theory of operation
+//
+// advance() looks at the store, asks xen::frontend_step what is to be done, and does it, until there is nothing to do.
+// It never waits: connect() and close() wait around it, and a test may drive it step by step on a machine in its own
+// process.
+//
+// The application may be using the queues in other threads while advance() runs. So when the queues have to end,
+// advance() first returns once without having touched them (fd() stays readable), and ends them when it is called
+// again.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "netfront/discovery.hpp"
+#include "netfront/keys.hpp"
+#include "netfront/queue.hpp"
+#include "runtime/unique_fd.hpp"
+#include "uvif/netfront.hpp"
+#include "xen/hypervisor.hpp"
+#include "xen/xenbus.hpp"
+
+namespace uvif::netfront {
+
+/// EINVAL with the name of the setting when one is out of its range.
+Result<void> check_config(const Config& config);
+
+class Device::Impl {
+public:
+    /// Takes up device `id`: reads what the toolstack wrote, writes Initialising, and leaves the rest to advance().
+    /// `hypervisor` outlives the device. `first_index` other than 0 is for tests of index wrap.
+    static Result<std::unique_ptr<Impl>> start(xen::Hypervisor& hypervisor, unsigned id, const Config& config,
+                                               ring::Index first_index = 0);
+    /// Writes Closing and Closed without waiting for anybody.
+    ~Impl();
+    Impl(const Impl&) = delete;
+    Impl& operator=(const Impl&) = delete;
+
+    /// One look at the store, and what follows from it. An error is final: the state is closed then.
+    Result<LinkState> advance();
+
+    /// Closes as Linux netfront does: Closing, wait for the backend, Closed, wait for it again, all within
+    /// `timeout_ms`.
+    void close(int timeout_ms) noexcept;
+
+    /// Keeps things alive as long as the device: the hypervisor it runs on, the lock that says it is held.
+    void keep(std::unique_ptr<xen::Hypervisor> hypervisor, UniqueFd lock) noexcept;
+
+    /// What the backend does instead of connecting, and what to look at: for a wait that took too long.
+    [[nodiscard]] std::string describe_wait();
+
+    [[nodiscard]] LinkState state() const noexcept;
+    [[nodiscard]] std::string failure() const;
+    [[nodiscard]] const std::vector<std::string>& notes() const noexcept { return notes_.all(); }
+    [[nodiscard]] int fd() const noexcept { return poll_.get(); }
+    [[nodiscard]] unsigned id() const noexcept { return id_; }
+    [[nodiscard]] const DeviceInfo& info() const noexcept { return info_; }
+    [[nodiscard]] unsigned mtu() const noexcept { return mtu_; }
+    [[nodiscard]] const Offer& offer() const noexcept { return offer_; }
+    [[nodiscard]] unsigned queue_count() const noexcept { return static_cast<unsigned>(queues_.size()); }
+    [[nodiscard]] Queue& queue(unsigned index) noexcept { return *queues_[index]; }
+
+private:
+    Impl(xen::Hypervisor& hypervisor, unsigned id, const Config& config, ring::Index first_index) noexcept;
+
+    enum class Progress : std::uint8_t { again, wait };
+
+    Result<void> open();
+    Result<xen::FrontendView> look();
+    Result<Progress> act(const xen::FrontendView& view, const xen::FrontendStep& step);
+    Result<LinkState> advance_inner();
+    Result<void> build();
+    Result<void> look_at_link();
+    void end_queues() noexcept;
+    void wake_ourselves() noexcept;
+    void drain() noexcept;
+    void set_closed(std::string why);
+
+    xen::Hypervisor& hypervisor_;
+    std::unique_ptr<xen::Hypervisor> owned_hypervisor_;
+    UniqueFd lock_;
+    unsigned id_;
+    Config config_;
+    ring::Index first_index_;
+    DeviceInfo info_{};
+    unsigned mtu_ = 0;
+    Offer offer_;
+    Notes notes_;
+    UniqueFd alarm_;  // eventfd: a queue found a breach, or the next step waits for a second call
+    UniqueFd poll_;   // epoll over the store and the alarm
+    std::unique_ptr<xen::Store> store_;
+    std::unique_ptr<xen::GrantAllocator> grants_;
+    std::vector<std::unique_ptr<Queue>> queues_;
+    std::vector<Queue::Impl*> queue_impls_;  // of queues_
+    xen::FrontendView view_{};               // at the last look
+    bool attached_ = false;                  // rings are shared and keys written
+    bool was_up_ = false;                    // in this connection the backend has been seen Connected
+    bool carrier_ = true;
+    bool closing_ = false;  // we were asked to close
+    bool overdue_ = false;  // and have waited long enough
+    bool closed_ = false;
+    LinkState told_ = LinkState::connecting;  // what advance() returned last
+    std::string failure_;
+};
+
+}  // namespace uvif::netfront
