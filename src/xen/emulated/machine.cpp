@@ -51,6 +51,8 @@ struct Machine::Handle {
     std::map<std::uint16_t, std::uint32_t> columns;  ///< by domain
 };
 
+Machine::Machine(const MachineConfig& config) : config_(config) {}
+
 Machine::~Machine() = default;
 
 Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config) {

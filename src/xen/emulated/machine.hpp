@@ -94,7 +94,7 @@ private:
     struct Domain;
     struct Handle;
 
-    explicit Machine(const MachineConfig& config) : config_(config) {}
+    explicit Machine(const MachineConfig& config);
 
     Result<Domain*> domain(DomainId id);
     Result<Handle*> handle(HandleId id);
