@@ -17,9 +17,17 @@ class Loop;
 /// Counters of a port; written by its one thread.
 struct PortCounters {
     std::uint64_t submitted = 0;       ///< packets taken from guests
-    std::uint64_t submit_dropped = 0;  ///< of these, refused by the other side
+    std::uint64_t submit_dropped = 0;  ///< of these, not delivered: the sum of the dropped_... below
     std::uint64_t received = 0;        ///< packets handed on towards guests
     std::uint64_t system_calls = 0;
+
+    std::uint64_t dropped_metadata = 0;   ///< checksum or GSO metadata that does not fit the packet's headers
+    std::uint64_t dropped_link_down = 0;  ///< the host's interface is down
+    std::uint64_t dropped_refused = 0;    ///< the other side would not have it, for any other reason
+    std::uint64_t dropped_held_up = 0;    ///< held up and no longer wanted, or beyond what a port holds
+    std::uint64_t reordered = 0;          ///< times a packet found room after one before it had not
+    std::uint64_t gso_fixups = 0;         ///< GSO packets that came without a blank checksum (rx_gso_checksum_fixup)
+    std::uint64_t receive_dropped = 0;    ///< packets of the other side that cannot be carried to a guest
 };
 
 /// Where one queue's packets go to and come from. One instance a queue, used by the queue's thread only.
@@ -54,6 +62,10 @@ public:
     /// True for a port that always has something to receive (a generator): the loop must not sleep on it
     /// while the guest has room.
     [[nodiscard]] virtual bool always_ready() const noexcept { return false; }
+
+    /// True when the other side is gone for good (its interface was deleted): nothing moves any more, and the
+    /// descriptor, which stays ready for ever, belongs out of the loop.
+    [[nodiscard]] virtual bool failed() const noexcept { return false; }
 
     [[nodiscard]] virtual const PortCounters& counters() const noexcept = 0;
 };

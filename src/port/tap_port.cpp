@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT
+#include "port/tap_port.hpp"
+
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "packet/checksum.hpp"
+#include "packet/wire.hpp"
+
+namespace uvif {
+
+namespace {
+
+/// The interface was deleted under its descriptor.
+bool is_deleted(std::int64_t code) noexcept {
+    return code == EBADFD || code == ENODEV;
+}
+
+}  // namespace
+
+TapPort::TapPort(UniqueFd fd, Loop& loop, bool detach) noexcept : fd_(std::move(fd)), loop_(loop), detach_(detach) {}
+
+TapPort::~TapPort() {
+    flush(true);
+    if (detach_) {
+        // Or the kernel would go on steering flows to a queue that nobody reads.
+        ifreq request{};
+        request.ifr_flags = IFF_DETACH_QUEUE;
+        ::ioctl(fd_.get(), TUNSETQUEUE, &request);
+    }
+}
+
+void TapPort::submit(std::span<Packet* const> packets) noexcept {
+    counters_.submitted += packets.size();
+    transmit(packets);
+}
+
+void TapPort::flush(bool abandon) noexcept {
+    const std::size_t count = std::exchange(held_count_, 0);
+    std::copy_n(held_.begin(), count, retried_.begin());
+    transmit(std::span(retried_).first(count));
+    if (abandon) {
+        for (Packet* packet : std::span(held_).first(std::exchange(held_count_, 0))) {
+            drop(packet, &PortCounters::dropped_held_up);
+        }
+    }
+}
+
+/// Sends in order until something is held; what follows is held behind it.
+void TapPort::transmit(std::span<Packet* const> packets) noexcept {
+    while (!packets.empty() && held_count_ == 0) {
+        const std::size_t count = std::min<std::size_t>(packets.size(), Loop::write_batch_max);
+        transmit_batch(packets.first(count));
+        packets = packets.subspan(count);
+    }
+    for (Packet* packet : packets) {
+        hold(packet);
+    }
+}
+
+void TapPort::transmit_batch(std::span<Packet* const> packets) noexcept {
+    std::size_t count = 0;
+    for (Packet* packet : packets) {
+        Slot& slot = slots_[count];
+        slot.packet = packet;
+        const std::span<const iovec> pieces = prepare(slot);
+        if (pieces.empty()) {
+            drop(packet, &PortCounters::dropped_metadata);
+            continue;
+        }
+        operations_[count++] = {.fd = fd_.get(), .pieces = pieces, .result = 0};
+    }
+    if (count == 0) {
+        return;
+    }
+    counters_.system_calls += loop_.write_batch(std::span(operations_).first(count));
+    for (std::size_t i = 0; i < count; ++i) {
+        settle(slots_[i], operations_[i].result);
+    }
+}
+
+/// Fills a slot for its packet; nothing when the packet's metadata does not fit it.
+std::span<const iovec> TapPort::prepare(Slot& slot) noexcept {
+    const Packet& packet = *slot.packet;
+    if (packet.fragment_count == 0) {
+        return {};
+    }
+    const Fragment& first = packet.fragments[0];
+    const std::span<const std::byte> octets(first.data, first.length);
+    const auto translation = to_vnet(packet.offload, octets, packet.length);
+    if (!translation) {
+        return {};
+    }
+    slot.header = translation->header;
+    std::size_t count = 0;
+    slot.pieces[count++] = {.iov_base = &slot.header, .iov_len = sizeof slot.header};
+    std::size_t rewritten = 0;
+    if (translation->gso_fixup) {
+        // The guest's page may be mapped read-only, and the packet is not ours to change.
+        ++counters_.gso_fixups;
+        rewritten = std::min(octets.size(), slot.scratch.size());
+        const std::span<std::byte> copy = std::span(slot.scratch).first(rewritten);
+        std::memcpy(copy.data(), octets.data(), rewritten);
+        const Headers headers = parse_headers(octets);
+        if (headers.checksum_offset() + 2U > rewritten) {
+            return {};
+        }
+        store_be16(copy, headers.checksum_offset(), pseudo_header_sum(octets, headers, packet.length));
+        slot.pieces[count++] = {.iov_base = copy.data(), .iov_len = rewritten};
+    }
+    if (octets.size() > rewritten) {
+        slot.pieces[count++] = {.iov_base = first.data + rewritten, .iov_len = octets.size() - rewritten};
+    }
+    for (const Fragment& piece : packet.pieces().subspan(1)) {
+        slot.pieces[count++] = {.iov_base = piece.data, .iov_len = piece.length};
+    }
+    return std::span(slot.pieces).first(count);
+}
+
+void TapPort::settle(const Slot& slot, std::int64_t result) noexcept {
+    if (result >= 0) {
+        counters_.reordered += held_count_ > 0 ? 1 : 0;
+        slot.packet->copied = true;
+        complete(slot.packet);
+    } else if (result == -EAGAIN) {
+        hold(slot.packet);
+    } else if (result == -EIO) {
+        drop(slot.packet, &PortCounters::dropped_link_down);
+    } else {
+        failed_ = failed_ || is_deleted(-result);
+        drop(slot.packet, &PortCounters::dropped_refused);
+    }
+}
+
+void TapPort::hold(Packet* packet) noexcept {
+    if (held_count_ == held_.size()) {
+        drop(packet, &PortCounters::dropped_held_up);
+        return;
+    }
+    held_[held_count_++] = packet;
+}
+
+void TapPort::drop(Packet* packet, std::uint64_t PortCounters::* reason) noexcept {
+    ++counters_.submit_dropped;
+    ++(counters_.*reason);
+    complete(packet);
+}
+
+std::size_t TapPort::receive(std::span<Packet* const> packets) noexcept {
+    std::size_t count = 0;
+    while (count < packets.size()) {
+        Packet& packet = *packets[count];
+        Fragment& room = packet.fragments[0];
+        VnetHeader header;
+        const std::array<iovec, 2> pieces{
+            {{.iov_base = &header, .iov_len = sizeof header}, {.iov_base = room.data, .iov_len = room.length}}};
+        ++counters_.system_calls;
+        const ssize_t result = ::readv(fd_.get(), pieces.data(), static_cast<int>(pieces.size()));
+        if (result < 0) {
+            failed_ = failed_ || is_deleted(errno);
+            break;
+        }
+        const std::size_t length = static_cast<std::size_t>(result) - std::min<std::size_t>(sizeof header, result);
+        const auto offload = from_vnet(header);
+        if (!offload || length < limits::packet_length_min || length > limits::packet_length) {
+            ++counters_.receive_dropped;
+            continue;
+        }
+        room.length = static_cast<std::uint32_t>(length);
+        packet.length = room.length;
+        packet.offload = *offload;
+        ++count;
+    }
+    counters_.received += count;
+    return count;
+}
+
+}  // namespace uvif
