@@ -15,6 +15,9 @@ Result<std::unique_ptr<QueuePair>> QueuePair::connect(Worker& worker, const Queu
     if (auto opened = queue->open(config, make_port); !opened) {
         return propagate(opened);
     }
+    if (config.resumed) {
+        queue->notify(true, true);
+    }
     worker.add(*queue);
     return queue;
 }

@@ -25,6 +25,7 @@ struct QueueConfig {
     QueueKeys keys;
     RxFeatures rx;
     FetchStrategy strategy = FetchStrategy::copy;
+    bool resumed = false;  ///< another daemon served these rings before: events may have been lost in between
 };
 
 /// Both rings of one queue, connected: the task that a worker runs. Made, used and destroyed on its worker's
@@ -41,7 +42,7 @@ public:
                                                       const MakePort& make_port, OnRogue on_rogue);
     QueuePair(const QueuePair&) = delete;
     QueuePair& operator=(const QueuePair&) = delete;
-    ~QueuePair();
+    ~QueuePair() override;
 
     /// Stops serving a rogue guest: nothing is taken from its rings any more.
     void disable() noexcept { disabled_ = true; }

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "packet/checksum.hpp"
+#include "packet/headers.hpp"
 #include "runtime/limits.hpp"
 
 namespace uvif::netback {
@@ -47,7 +49,8 @@ RxQueue::RxQueue(ring::RxBackRing ring, xen::DomainId domain, xen::GrantTable& g
 }
 
 std::uint32_t RxQueue::slots_needed(const Packet& packet) noexcept {
-    const std::uint32_t pages = std::max<std::uint32_t>(1, (packet.length + xen::page_size - 1) / xen::page_size);
+    constexpr std::uint32_t page = xen::page_size;
+    const std::uint32_t pages = std::max(1U, (packet.length + page - 1) / page);
     return pages + (packet.offload.gso_type != GsoType::none ? 1 : 0);
 }
 
@@ -109,6 +112,7 @@ bool RxQueue::deliver() noexcept {
             discard(RxDrop::no_scatter_gather);
             continue;
         }
+        finish_checksum(packet);
         if (!place(packet)) {
             if (rogue_ != Rogue::none) {
                 break;
@@ -121,6 +125,23 @@ bool RxQueue::deliver() noexcept {
         }
     }
     return waiting_begin_ != before;
+}
+
+/// Completes a blank checksum that the guest does not take (and GSO packets it was never offered).
+void RxQueue::finish_checksum(Packet& packet) noexcept {
+    if (!packet.offload.checksum_blank || (features_.checksum_v4 && features_.checksum_v6) ||
+        packet.offload.gso_type != GsoType::none) {
+        return;
+    }
+    const Fragment& data = packet.fragments[0];
+    const Headers headers =
+        parse_headers(std::span(data.data, std::min<std::size_t>(data.length, limits::header_octets)));
+    if (headers.ip_version == 6 ? features_.checksum_v6 : features_.checksum_v4) {
+        return;
+    }
+    if (complete_checksum(packet.pieces())) {
+        packet.offload.checksum_blank = false;
+    }
 }
 
 bool RxQueue::discard(RxDrop reason) noexcept {

@@ -33,6 +33,8 @@ namespace uvif::netback {
 /// What the guest can receive, fixed while it is connected.
 struct RxFeatures {
     bool scatter_gather = false;
+    bool checksum_v4 = true;         ///< takes blank checksums of IPv4
+    bool checksum_v6 = false;        ///< and of IPv6
     bool announces_buffers = false;  ///< feature-rx-notify
 };
 
@@ -74,6 +76,7 @@ private:
 
     bool receive() noexcept;
     bool deliver() noexcept;
+    void finish_checksum(Packet& packet) noexcept;
     bool place(Packet& packet) noexcept;
     void copy_failures() noexcept;
     bool discard(RxDrop reason) noexcept;

@@ -233,6 +233,14 @@ Result<void> TapDevice::set_up(bool up) {
     return {};
 }
 
+Result<void> TapDevice::set_persistent(bool on) {
+    if (::ioctl(queues_.front().get(), TUNSETPERSIST, on ? 1UL : 0UL) != 0) {
+        const int code = errno;
+        return fail(code, fmt::format("cannot make {} {}: {}", name_, on ? "stay" : "go", std::strerror(code)));
+    }
+    return {};
+}
+
 Result<void> TapDevice::set_offload(bool csum, bool tso4, bool tso6) {
     unsigned long features = 0;
     if (csum) {

@@ -43,6 +43,8 @@ public:
     Result<void> set_mtu(unsigned octets);
     Result<void> set_carrier(bool on);
     Result<void> set_up(bool up);
+    /// Whether the interface stays when this process has closed it.
+    Result<void> set_persistent(bool on);
     /// What the kernel may hand us, and so the guest: blank checksums, TCP segments to cut. Segmentation needs `csum`.
     /// What guests hand the kernel is not limited.
     Result<void> set_offload(bool csum, bool tso4, bool tso6);

@@ -58,6 +58,27 @@ inline constexpr unsigned loop_submissions = 256;
 /// Entries of a loop's completion ring. More than these are kept by the kernel, at some cost.
 inline constexpr unsigned loop_completions = 4096;
 
+// Netback
+
+/// MTU of an interface when its vif names none, and the largest there is: a packet is 16 bits long (netif.h).
+inline constexpr std::uint32_t mtu_default = 1500;
+inline constexpr std::uint32_t mtu_max = 65535 - 18;
+
+/// Queues that the daemon offers a guest at most. Linux offers one a CPU, and at most 8 unless told otherwise.
+inline constexpr unsigned queues_per_vif = 64;
+
+/// Worker threads of a daemon: more than any machine has CPUs to spare for one.
+inline constexpr unsigned workers = 64;
+
+/// Clients of the control socket at a time; the oldest makes room.
+inline constexpr std::size_t control_connections = 16;
+
+/// Octets of a request on the control socket. The longest there is has a command and a name.
+inline constexpr std::size_t control_request = 4096;
+
+/// Watch events that are read from the store before what they told of is looked at. The rest keeps.
+inline constexpr unsigned watch_events_per_look = 4096;
+
 // Log
 
 /// Octets of a log line: a longer one is cut. journald would split it at 48 KiB.

@@ -30,13 +30,15 @@ namespace uvif {
 /// What a worker runs. All calls on the worker's thread.
 class Task {
 public:
+    Task() = default;
+    Task(const Task&) = delete;
+    Task& operator=(const Task&) = delete;
+    virtual ~Task() = default;
+
     /// Does a bounded batch of work. True: it moved something and wants another turn.
     virtual bool turn() noexcept = 0;
     /// Before sleeping: asks its peers for events and looks a last time. False: there is work.
     virtual bool arm() noexcept = 0;
-
-protected:
-    ~Task() = default;
 
 private:
     friend class Worker;

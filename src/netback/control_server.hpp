@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/loop.hpp"
+#include "runtime/unique_fd.hpp"
+#include "uvif/error.hpp"
+
+namespace uvif::netback {
+
+/// The daemon's Unix socket: one JSON object a line in, one out. Who may ask is what the socket's mode (0600) says.
+/// Thread rule: the control thread.
+class ControlServer final : private ReadyHandler {
+public:
+    /// Text of a request to text of its reply, both one line without the newline.
+    using Answer = std::function<std::string(const std::string&)>;
+
+    /// A socket file left by a daemon that died is replaced: the caller holds the daemon's lock.
+    static Result<std::unique_ptr<ControlServer>> listen(Loop& loop, const std::string& path, Answer answer);
+    ControlServer(const ControlServer&) = delete;
+    ControlServer& operator=(const ControlServer&) = delete;
+    ~ControlServer();
+
+private:
+    class Connection;
+
+    ControlServer(Loop& loop, std::string path, UniqueFd listener, Answer answer);
+    void on_ready(std::uint32_t events) noexcept override;  // of the listener
+    void accept_one();
+    void sweep() noexcept;
+
+    Loop& loop_;
+    std::string path_;
+    UniqueFd listener_;
+    Answer answer_;
+    std::vector<std::unique_ptr<Connection>> connections_;
+};
+
+}  // namespace uvif::netback

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: MIT
+#include "netback/daemon.hpp"
+
+#include <fmt/format.h>
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "runtime/clock.hpp"
+#include "runtime/limits.hpp"
+#include "runtime/log.hpp"
+
+namespace uvif::netback {
+namespace {
+
+const std::string backend_folder = "backend/vif";
+constexpr std::string_view frontend_token = "f";
+
+/// A store that went away says so only when asked; so it is asked now and then.
+constexpr std::int64_t ping_interval_ns = 5 * ns_per_s;
+
+/// "DOMID/HANDLE" and whatever follows after a slash.
+std::optional<VifId> parse_id(std::string_view text) {
+    const std::size_t first = text.find('/');
+    if (first == std::string_view::npos) {
+        return std::nullopt;
+    }
+    const std::string_view rest = text.substr(first + 1);
+    const auto domain = xen::parse_decimal(text.substr(0, first), xen::first_reserved_domain_id - 1U);
+    const auto handle = xen::parse_decimal(rest.substr(0, rest.find('/')));
+    if (!domain || !handle) {
+        return std::nullopt;
+    }
+    return VifId{xen::DomainId{static_cast<std::uint16_t>(*domain)}, *handle};
+}
+
+std::string id_text(const VifId& id) {
+    return fmt::format("{}/{}", std::to_underlying(id.domain), id.handle);
+}
+
+std::string frontend_watch(const VifId& id) {
+    return std::string(frontend_token) + id_text(id);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Daemon>> Daemon::create(xen::Hypervisor& hypervisor, const Settings& settings,
+                                               const std::string& control_path) {
+    std::unique_ptr<Daemon> daemon(new Daemon(settings));
+    if (auto opened = daemon->open(hypervisor, control_path); !opened) {
+        return propagate(opened);
+    }
+    return daemon;
+}
+
+Result<void> Daemon::open(xen::Hypervisor& hypervisor, const std::string& control_path) {
+    hypervisor_ = hypervisor.description();
+    auto loop = Loop::create(settings_.loop);
+    if (!loop) {
+        return propagate(loop);
+    }
+    loop_ = std::move(*loop);
+    auto mailbox = Mailbox::create();
+    if (!mailbox) {
+        return propagate(mailbox);
+    }
+    mailbox_ = std::move(*mailbox);
+    mailbox_handler_.mailbox = mailbox_.get();
+    auto store = hypervisor.open_store();
+    if (!store) {
+        return propagate(store);
+    }
+    store_ = std::move(*store);
+    if (auto watched = store_->watch(backend_folder, "b"); !watched) {
+        return watched;
+    }
+    for (unsigned i = 0; i < settings_.workers; ++i) {
+        auto worker = Worker::create(hypervisor, {.loop = settings_.loop, .spin_ns = settings_.spin_ns});
+        if (!worker) {
+            return propagate(worker);
+        }
+        workers_.push_back(std::move(*worker));
+        workers_.back()->start();
+    }
+    if (auto added = loop_->add(mailbox_->fd(), EPOLLIN, mailbox_handler_); !added) {
+        return added;
+    }
+    if (auto added = loop_->add(store_->fd(), EPOLLIN, store_handler_); !added) {
+        return added;
+    }
+    if (!control_path.empty()) {
+        auto control =
+            ControlServer::listen(*loop_, control_path, [this](const std::string& request) { return answer(request); });
+        if (!control) {
+            return propagate(control);
+        }
+        control_ = std::move(*control);
+    }
+    return {};
+}
+
+Daemon::~Daemon() {
+    control_.reset();
+    vifs_.clear();  // before the workers that their queues live on
+    workers_.clear();
+}
+
+Result<void> Daemon::run() {
+    log(LogLevel::info, "serving {} with {} worker{} on {} ({})", backend_folder, workers_.size(),
+        workers_.size() == 1 ? "" : "s", loop_->name(), hypervisor_);
+    while (!stopping_) {
+        read_watches();
+        if (std::exchange(rescan_, false)) {
+            rescan();
+        }
+        evaluate_overdue();
+        evaluate_dirty();
+        if (store_lost()) {
+            return fail(ENOTCONN,
+                        "the connection to xenstore is lost: the vifs stay as they are; start again once "
+                        "xenstored (or uvif-machine) runs");
+        }
+        loop_->wait(dirty_.empty() && !rescan_ && !stopping_ ? sleep_ns() : 0);
+    }
+    return {};
+}
+
+void Daemon::read_watches() {
+    store_handler_.ready = false;
+    for (unsigned i = 0; i < limits::watch_events_per_look; ++i) {
+        const auto event = store_->next_event();
+        if (!event) {
+            return;
+        }
+        mark(*event);
+    }
+}
+
+void Daemon::mark(const xen::WatchEvent& event) {
+    std::optional<VifId> id;
+    if (event.token.starts_with(frontend_token)) {
+        id = parse_id(std::string_view(event.token).substr(frontend_token.size()));
+    } else if (event.path.size() > backend_folder.size()) {
+        id = parse_id(std::string_view(event.path).substr(backend_folder.size() + 1));
+    }
+    if (id && vifs_.contains(*id)) {
+        dirty_.insert(*id);
+    } else {
+        rescan_ = true;
+    }
+}
+
+/// Makes a vif for every device that is new in our folder, and has those that are not there any more look.
+void Daemon::rescan() {
+    for (const auto& [id, vif] : vifs_) {
+        dirty_.insert(id);
+    }
+    const auto domains = store_->list(backend_folder);
+    if (!domains) {
+        return;  // no vif was ever attached
+    }
+    for (const std::string& domain : *domains) {
+        discover(domain);
+    }
+}
+
+void Daemon::discover(std::string_view domain) {
+    const auto handles = store_->list(fmt::format("{}/{}", backend_folder, domain));
+    if (!handles) {
+        return;
+    }
+    for (const std::string& handle : *handles) {
+        const auto id = parse_id(fmt::format("{}/{}", domain, handle));
+        if (!id || vifs_.contains(*id)) {
+            continue;
+        }
+        const Surroundings around{*store_, workers_, settings_,
+                                  [this](VifId found, std::uint64_t connection, Rogue reason) {
+                                      mailbox_->post([this, found, connection, reason] {
+                                          if (const auto vif = vifs_.find(found); vif != vifs_.end()) {
+                                              vif->second->found_rogue(connection, reason);
+                                              dirty_.insert(found);
+                                          }
+                                      });
+                                  }};
+        vifs_.emplace(*id, std::make_unique<Vif>(around, *id));
+        dirty_.insert(*id);
+    }
+}
+
+void Daemon::evaluate_overdue() {
+    const std::int64_t now = monotonic_ns();
+    for (const auto& [id, vif] : vifs_) {
+        if (const auto deadline = vif->deadline_ns(); deadline && *deadline <= now) {
+            dirty_.insert(id);
+        }
+    }
+}
+
+void Daemon::evaluate_dirty() {
+    for (const VifId& id : std::exchange(dirty_, {})) {
+        const auto found = vifs_.find(id);
+        if (found == vifs_.end()) {
+            continue;
+        }
+        const bool stays = found->second->evaluate();
+        auto watched = watched_.find(id);
+        const std::string node =
+            stays && !found->second->frontend().empty() ? found->second->frontend() + "/state" : "";
+        if (watched != watched_.end() && watched->second != node) {
+            (void)store_->unwatch(watched->second, frontend_watch(id));
+            watched_.erase(watched);
+            watched = watched_.end();
+        }
+        // The watch fires at once, so that what changed since evaluate() looked is not missed.
+        if (!node.empty() && watched == watched_.end() && store_->watch(node, frontend_watch(id))) {
+            watched_.emplace(id, node);
+        }
+        if (!stays) {
+            vifs_.erase(found);
+        }
+    }
+}
+
+std::int64_t Daemon::sleep_ns() const noexcept {
+    const std::int64_t now = monotonic_ns();
+    std::int64_t until = pinged_ns_ + ping_interval_ns;
+    for (const auto& [id, vif] : vifs_) {
+        if (const auto deadline = vif->deadline_ns()) {
+            until = std::min(until, *deadline);
+        }
+    }
+    return std::max<std::int64_t>(0, until - now);
+}
+
+bool Daemon::store_lost() noexcept {
+    const std::int64_t now = monotonic_ns();
+    if (pinged_ns_ != 0 && now - pinged_ns_ < ping_interval_ns) {
+        return false;
+    }
+    pinged_ns_ = now;
+    const auto answer = store_->read("domid");
+    return !answer && answer.error().code != ENOENT && answer.error().code != EACCES;
+}
+
+const Vif* Daemon::find(std::string_view name) const {
+    for (const auto& [id, vif] : vifs_) {
+        if (vif->name() == name) {
+            return vif.get();
+        }
+    }
+    return nullptr;
+}
+
+std::string Daemon::answer(const std::string& request) {
+    nlohmann::json reply;
+    try {
+        reply["result"] = execute(nlohmann::json::parse(request));
+        reply["ok"] = true;
+    } catch (const std::exception& error) {
+        reply["ok"] = false;
+        reply["error"] = error.what();
+    }
+    return reply.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+/// Errors leave as exceptions: the JSON library throws them anyway, and answer() makes replies of all.
+nlohmann::json Daemon::execute(const nlohmann::json& request) {
+    const auto command = request.at("command").get<std::string>();
+    if (command == "list") {
+        nlohmann::json all = nlohmann::json::array();
+        for (const auto& [id, vif] : vifs_) {
+            all.push_back(vif->describe());
+        }
+        return all;
+    }
+    if (command == "version") {
+        return {{"version", UVIF_VERSION},
+                {"hypervisor", hypervisor_},
+                {"loop", loop_->name()},
+                {"workers", workers_.size()}};
+    }
+    if (command != "show" && command != "stats") {
+        throw std::invalid_argument(fmt::format(
+            "there is no command '{}': the commands are list, show, stats and version", printable(command)));
+    }
+    const auto name = request.at("vif").get<std::string>();
+    const Vif* vif = find(name);
+    if (vif == nullptr) {
+        throw std::invalid_argument(
+            fmt::format("there is no vif '{}': `uvif-ctl list` shows those there are", printable(name)));
+    }
+    nlohmann::json json = vif->describe();
+    QueueStatistics sum;
+    nlohmann::json queues = nlohmann::json::array();
+    for (const QueueStatistics& queue : vif->statistics()) {
+        sum += queue;
+        queues.push_back(to_json(queue));
+    }
+    json["statistics"] = to_json(sum);
+    if (command == "show") {
+        json["queue_statistics"] = queues;
+    }
+    return json;
+}
+
+}  // namespace uvif::netback

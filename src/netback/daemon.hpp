@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+//
+// Theory of operation
+//
+// The control thread: it watches our backend folder in the store (and of each vif its frontend's state), keeps a Vif
+// for every device in it, and answers the control socket. A watch event is never data: it marks a vif as dirty, and
+// dirty vifs look at the store again. So a guest that writes a watched key a million times costs a set of
+// bounded size (XSA-349).
+#pragma once
+
+#include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "netback/control_server.hpp"
+#include "netback/settings.hpp"
+#include "netback/vif.hpp"
+#include "runtime/loop.hpp"
+#include "runtime/mailbox.hpp"
+#include "runtime/worker.hpp"
+#include "xen/hypervisor.hpp"
+
+namespace uvif::netback {
+
+class Daemon {
+public:
+    /// Opens everything that can fail; nothing is served before run(). `control_path` may be empty: no control socket.
+    static Result<std::unique_ptr<Daemon>> create(xen::Hypervisor& hypervisor, const Settings& settings,
+                                                  const std::string& control_path);
+    Daemon(const Daemon&) = delete;
+    Daemon& operator=(const Daemon&) = delete;
+    ~Daemon();
+
+    /// Serves until stop(), or until the store is lost (an error).
+    Result<void> run();
+    /// From the control thread, for example a handler of the loop.
+    void stop() noexcept { stopping_ = true; }
+    [[nodiscard]] Loop& loop() noexcept { return *loop_; }
+
+private:
+    explicit Daemon(const Settings& settings) : settings_(settings) {}
+    Result<void> open(xen::Hypervisor& hypervisor, const std::string& control_path);
+    void read_watches();
+    void mark(const xen::WatchEvent& event);
+    void rescan();
+    void discover(std::string_view domain);
+    void evaluate_dirty();
+    void evaluate_overdue();
+    [[nodiscard]] std::int64_t sleep_ns() const noexcept;
+    [[nodiscard]] bool store_lost() noexcept;
+
+    [[nodiscard]] std::string answer(const std::string& request);
+    [[nodiscard]] nlohmann::json execute(const nlohmann::json& request);
+    [[nodiscard]] const Vif* find(std::string_view name) const;
+
+    /// Something in the store changed; run() looks.
+    struct StoreHandler final : ReadyHandler {
+        bool ready = false;
+        void on_ready(std::uint32_t /*events*/) noexcept override { ready = true; }
+    };
+    struct MailboxHandler final : ReadyHandler {
+        Mailbox* mailbox = nullptr;
+        void on_ready(std::uint32_t /*events*/) noexcept override { mailbox->drain(); }
+    };
+
+    Settings settings_;
+    bool stopping_ = false;
+    std::string hypervisor_;
+    std::unique_ptr<Loop> loop_;
+    std::unique_ptr<Mailbox> mailbox_;
+    std::unique_ptr<xen::Store> store_;
+    StoreHandler store_handler_;
+    MailboxHandler mailbox_handler_;
+    std::vector<std::unique_ptr<Worker>> workers_;
+    std::map<VifId, std::unique_ptr<Vif>> vifs_;
+    std::map<VifId, std::string> watched_;  ///< the frontend's state node of each vif, as watched
+    std::set<VifId> dirty_;
+    bool rescan_ = true;
+    std::int64_t pinged_ns_ = 0;
+    std::unique_ptr<ControlServer> control_;
+};
+
+}  // namespace uvif::netback

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <map>
+#include <string>
+#include <thread>
+
+#include "netback/daemon.hpp"
+#include "netback/instance.hpp"
+#include "runtime/clock.hpp"
+#include "runtime/limits.hpp"
+#include "runtime/log.hpp"
+#include "runtime/unique_fd.hpp"
+
+namespace uvif::netback {
+namespace {
+
+struct Options {
+    std::string hypervisor;
+    std::string port = "tap";
+    std::string control;
+    Settings settings;
+    LogLevel log_level = LogLevel::info;
+    unsigned spin_us = 20;
+};
+
+void declare(CLI::App& app, Options& options) {
+    const std::map<std::string, FetchStrategy> strategies{{"copy", FetchStrategy::copy}, {"map", FetchStrategy::map}};
+    const std::map<std::string, LoopKind> loops{
+        {"auto", LoopKind::automatic}, {"io_uring", LoopKind::io_uring}, {"epoll", LoopKind::epoll}};
+    const std::map<std::string, LogLevel> levels{{"error", LogLevel::error},
+                                                 {"warning", LogLevel::warning},
+                                                 {"info", LogLevel::info},
+                                                 {"debug", LogLevel::debug}};
+    const unsigned cpus = std::max(1U, std::thread::hardware_concurrency());
+    options.settings.max_queues = std::min(8U, cpus);  // as Linux
+    options.settings.workers = cpus;
+    // Spinning takes the CPU from the very guest that is waited for when there is only one.
+    options.spin_us = cpus == 1 ? 0 : options.spin_us;
+    app.add_option("--hypervisor", options.hypervisor,
+                   "real, or emulated:SOCKET (a domain's socket of uvif-machine); default: $UVIF_HYPERVISOR, else real "
+                   "Xen where it is");
+    app.add_option("--port", options.port, "where packets go: tap, null:sink, null:generate,SIZE or null:reflect")
+        ->capture_default_str();
+    app.add_option("--strategy", options.settings.strategy, "how guest pages are fetched: copy or map")
+        ->transform(CLI::CheckedTransformer(strategies))
+        ->default_str("copy");
+    app.add_option("--loop", options.settings.loop, "event loop: auto, io_uring or epoll")
+        ->transform(CLI::CheckedTransformer(loops))
+        ->default_str("auto");
+    app.add_option("--workers", options.settings.workers, "threads that serve queues")
+        ->check(CLI::Range(1U, limits::workers))
+        ->capture_default_str();
+    app.add_option("--max-queues", options.settings.max_queues, "queues offered to each guest")
+        ->check(CLI::Range(1U, limits::queues_per_vif))
+        ->capture_default_str();
+    app.add_option("--spin-us", options.spin_us, "longest spin before a worker sleeps, in microseconds; 0: none")
+        ->check(CLI::Range(0U, 1000000U))
+        ->capture_default_str();
+    app.add_option("--control", options.control, "path of the control socket that uvif-ctl talks to");
+    app.add_option("--log-level", options.log_level, "error, warning, info or debug")
+        ->transform(CLI::CheckedTransformer(levels))
+        ->default_str("info");
+    app.set_version_flag("--version", [] {
+        auto loop = Loop::create(LoopKind::automatic);
+        return fmt::format("uvif-netback {} (loop: {})", UVIF_VERSION, loop ? (*loop)->name() : "none");
+    });
+}
+
+struct StopHandler final : ReadyHandler {
+    Daemon* daemon = nullptr;
+    void on_ready(std::uint32_t /*events*/) noexcept override { daemon->stop(); }
+};
+
+Result<void> serve(Options& options, int signals) {
+    auto port = parse_port_spec(options.port);
+    if (!port) {
+        return propagate(port);
+    }
+    options.settings.port = *port;
+    options.settings.spin_ns = options.spin_us * ns_per_us;
+    auto hypervisor = xen::open_hypervisor(options.hypervisor);
+    if (!hypervisor) {
+        return propagate(hypervisor);
+    }
+    auto instance = Instance::claim((*hypervisor)->description());
+    if (!instance) {
+        return propagate(instance);
+    }
+    auto daemon = Daemon::create(**hypervisor, options.settings,
+                                 options.control.empty() ? instance->control_path() : options.control);
+    if (!daemon) {
+        return propagate(daemon);
+    }
+    StopHandler stop;
+    stop.daemon = daemon->get();
+    if (auto added = (*daemon)->loop().add(signals, EPOLLIN, stop); !added) {
+        return added;
+    }
+    Result<void> served = (*daemon)->run();
+    (*daemon)->loop().remove(signals);
+    return served;
+}
+
+}  // namespace
+}  // namespace uvif::netback
+
+int main(int argc, char** argv) {
+    using namespace uvif;
+    using namespace uvif::netback;
+    CLI::App app("uvif-netback: serves the network interfaces of Xen guests");
+    Options options;
+    declare(app, options);
+    CLI11_PARSE(app, argc, argv);
+    set_log_level(options.log_level);
+
+    // Every thread inherits the mask, so that only the loop hears of these.
+    sigset_t stops;
+    sigemptyset(&stops);
+    sigaddset(&stops, SIGTERM);
+    sigaddset(&stops, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &stops, nullptr);
+    std::signal(SIGPIPE, SIG_IGN);
+    const UniqueFd signals(::signalfd(-1, &stops, SFD_CLOEXEC | SFD_NONBLOCK));
+
+    if (auto served = serve(options, signals.get()); !served) {
+        fmt::print(stderr, "uvif-netback: {}\n", served.error().message);
+        return 1;
+    }
+    return 0;
+}

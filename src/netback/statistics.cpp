@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+#include "netback/statistics.hpp"
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace uvif::netback {
+namespace {
+
+/// Calls visit(name, field of a, field of b) for every counter: the one list that sums and prints go by.
+template <class A, class B, class Visit>
+void each_counter(A& a, B& b, Visit visit) {
+    visit("tx_packets", a.tx.packets, b.tx.packets);
+    visit("tx_bytes", a.tx.bytes, b.tx.bytes);
+    visit("tx_slots", a.tx.slots, b.tx.slots);
+    visit("tx_gso_packets", a.tx.gso_packets, b.tx.gso_packets);
+    visit("tx_by_copy", a.tx.by_copy, b.tx.by_copy);
+    visit("tx_by_map", a.tx.by_map, b.tx.by_map);
+    visit("tx_copied_bytes", a.tx.copied_bytes, b.tx.copied_bytes);
+    visit("tx_copy_calls", a.tx.copy_calls, b.tx.copy_calls);
+    visit("tx_map_calls", a.tx.map_calls, b.tx.map_calls);
+    visit("tx_unmap_calls", a.tx.unmap_calls, b.tx.unmap_calls);
+    visit("tx_unmap_errors", a.tx.unmap_errors, b.tx.unmap_errors);
+    visit("tx_notifications", a.tx.notify_calls, b.tx.notify_calls);
+    for (std::size_t i = 0; i < tx_drop_names.size(); ++i) {
+        visit("tx_drop_" + std::string(tx_drop_names[i]), a.tx.drops[i], b.tx.drops[i]);
+    }
+    visit("rx_packets", a.rx.packets, b.rx.packets);
+    visit("rx_bytes", a.rx.bytes, b.rx.bytes);
+    visit("rx_slots", a.rx.slots, b.rx.slots);
+    visit("rx_gso_packets", a.rx.gso_packets, b.rx.gso_packets);
+    visit("rx_copied_bytes", a.rx.copied_bytes, b.rx.copied_bytes);
+    visit("rx_copy_calls", a.rx.copy_calls, b.rx.copy_calls);
+    visit("rx_notifications", a.rx.notify_calls, b.rx.notify_calls);
+    visit("rx_waits", a.rx.waits, b.rx.waits);
+    for (std::size_t i = 0; i < rx_drop_names.size(); ++i) {
+        visit("rx_drop_" + std::string(rx_drop_names[i]), a.rx.drops[i], b.rx.drops[i]);
+    }
+    visit("port_submitted", a.port.submitted, b.port.submitted);
+    visit("port_dropped", a.port.submit_dropped, b.port.submit_dropped);
+    visit("port_received", a.port.received, b.port.received);
+    visit("port_system_calls", a.port.system_calls, b.port.system_calls);
+}
+
+}  // namespace
+
+QueueStatistics& QueueStatistics::operator+=(const QueueStatistics& other) {
+    each_counter(*this, other, [](const auto&, std::uint64_t& sum, const std::uint64_t& more) { sum += more; });
+    return *this;
+}
+
+nlohmann::json to_json(const QueueStatistics& statistics) {
+    nlohmann::json json;
+    each_counter(statistics, statistics,
+                 [&json](const auto& name, std::uint64_t value, std::uint64_t) { json[name] = value; });
+    return json;
+}
+
+}  // namespace uvif::netback

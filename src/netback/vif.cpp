@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: MIT
+#include "netback/vif.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "port/null.hpp"
+#include "runtime/clock.hpp"
+#include "runtime/limits.hpp"
+
+namespace uvif::netback {
+
+using xen::BackendAction;
+using xen::BackendStep;
+using xen::BackendView;
+using xen::XenbusState;
+
+namespace {
+
+/// How long a frontend may take to answer our Closing before the device is closed without it. libxl waits 10 s for
+/// the whole of a detach.
+constexpr std::int64_t closing_patience_ns = 5 * ns_per_s;
+/// Steps that one look at the store may lead to; the state machine needs fewer than ten from anywhere.
+constexpr int steps_max = 32;
+
+}  // namespace
+
+Vif::Vif(const Surroundings& surroundings, VifId id)
+    : around_(surroundings),
+      id_(id),
+      name_(fmt::format("vif{}.{}", std::to_underlying(id.domain), id.handle)),
+      backend_(fmt::format("backend/vif/{}/{}", std::to_underlying(id.domain), id.handle)) {}
+
+Vif::~Vif() {
+    disconnect();
+}
+
+bool Vif::evaluate() {
+    for (int steps = 0; steps < steps_max; ++steps) {
+        const auto view = look();
+        if (!view) {
+            return true;  // the store does not answer: that says nothing about the device
+        }
+        if (unusable_ && view->backend_exists && view->online && view->self != XenbusState::closing) {
+            return true;
+        }
+        const BackendStep step = xen::backend_step(*view);
+        if (!view->backend_exists || step.action == BackendAction::remove) {
+            end();
+            return false;
+        }
+        if (step.action == BackendAction::none) {
+            return true;
+        }
+        take(*view, step);
+    }
+    return true;
+}
+
+void Vif::end() {
+    disconnect();
+    if (tap_) {
+        if (auto gone = tap_->set_persistent(false); !gone) {
+            log(budget_, LogLevel::warning, "{}: {}", name_, gone.error().message);
+        }
+        tap_.reset();
+    }
+    log(budget_, LogLevel::info, "{}: removed", name_);
+}
+
+std::optional<BackendView> Vif::look() {
+    bool answered = true;
+    const auto text = [this, &answered](const std::string& path) -> std::optional<std::string> {
+        auto value = around_.store.read(path);
+        if (value) {
+            return std::move(*value);
+        }
+        // A guest may make its own keys unreadable: for us they are gone.
+        answered &= value.error().code == ENOENT || value.error().code == EACCES;
+        return std::nullopt;
+    };
+    BackendView view;
+    const auto self = text(backend_ + "/state");
+    view.backend_exists = self.has_value();
+    view.self = xen::parse_xenbus_state(self.value_or(""));
+    view.online = text(backend_ + "/online").value_or("0") == "1";
+    if (device_.frontend.empty()) {
+        device_.frontend = text(backend_ + "/frontend").value_or("");
+    }
+    const auto frontend = device_.frontend.empty() ? std::nullopt : text(device_.frontend + "/state");
+    view.frontend_exists = frontend.has_value();
+    view.frontend = xen::parse_xenbus_state(frontend.value_or(""));
+    const auto hotplug = text(backend_ + "/hotplug-status");
+    view.hotplug = hotplug ? xen::parse_hotplug(*hotplug) : xen::Hotplug::absent;
+    view.attached = attached_;
+    view.broken = broken_;
+    view.overdue = closing_since_ns_ != 0 && monotonic_ns() - closing_since_ns_ >= closing_patience_ns;
+    if (!answered) {
+        return std::nullopt;
+    }
+    state_ = view.self;
+    frontend_state_ = view.frontend;
+    return view;
+}
+
+/// Takes one step; what came of it the next look tells.
+void Vif::take(const BackendView& view, const BackendStep& step) {
+    switch (step.action) {
+        case BackendAction::connect:
+            if (auto connected = connect(view.self == XenbusState::connected); !connected) {
+                report(connected.error());
+                broken_ = true;
+            }
+            return;
+        case BackendAction::disconnect:
+            disconnect();
+            return;
+        case BackendAction::write_state:
+            write_state(view.self, step.state);
+            return;
+        case BackendAction::none:
+        case BackendAction::remove:
+            return;
+    }
+}
+
+void Vif::write_state(XenbusState from, XenbusState to) {
+    if (to == XenbusState::init_wait) {
+        if (auto prepared = prepare(); !prepared) {
+            give_up(prepared.error());
+            return;
+        }
+        broken_ = false;
+    }
+    const auto written = xen::change_state(around_.store, backend_, from, to);
+    if (!written && written.error().code != ENOENT) {
+        report(written.error());
+    }
+    if (!written || !*written) {
+        return;
+    }
+    closing_since_ns_ = to == XenbusState::closing ? monotonic_ns() : 0;
+    log(budget_, LogLevel::debug, "{}: {}", name_, to_string(to));
+    if (to == XenbusState::connected) {
+        clear_report();
+        log(budget_, LogLevel::info, "{}: connected, {} queue{}", name_, queues_.size(),
+            queues_.size() == 1 ? "" : "s");
+    }
+}
+
+std::optional<std::int64_t> Vif::deadline_ns() const noexcept {
+    return closing_since_ns_ != 0 ? std::optional(closing_since_ns_ + closing_patience_ns) : std::nullopt;
+}
+
+/// What a device needs before it may be InitWait: its keys, its interface (the hotplug script looks for it), and
+/// our features.
+Result<void> Vif::prepare() {
+    auto keys = read_device_keys(around_.store, backend_, id_.domain, id_.handle);
+    if (!keys) {
+        return propagate(keys);
+    }
+    device_ = std::move(*keys);
+    if (around_.settings.port.kind == PortSpec::Kind::tap && !tap_) {
+        if (auto opened = open_interface(); !opened) {
+            return opened;
+        }
+    }
+    return publish_features(around_.store, backend_, around_.settings.max_queues);
+}
+
+Result<void> Vif::open_interface() {
+    TapConfig config;
+    config.name = device_.interface;
+    config.queues = around_.settings.max_queues;
+    config.persistent = true;  // it outlives a daemon that is restarted, and with it its place in a bridge
+    auto tap = TapDevice::open(config);
+    if (!tap) {
+        return propagate(tap);
+    }
+    // The address that keeps a bridge from taking it for its own (Linux netback's).
+    if (auto set = (*tap)->set_mac({0xfe, 0xff, 0xff, 0xff, 0xff, 0xff}); !set) {
+        return set;
+    }
+    if (auto set = (*tap)->set_mtu(device_.mtu.value_or(limits::mtu_default)); !set) {
+        return set;
+    }
+    if (auto set = (*tap)->set_carrier(false); !set) {
+        return set;
+    }
+    tap_ = std::move(*tap);
+    return {};
+}
+
+Result<void> Vif::connect(bool resumed) {
+    if (device_.interface.empty() || (around_.settings.port.kind == PortSpec::Kind::tap && !tap_)) {
+        if (auto prepared = prepare(); !prepared) {
+            return prepared;
+        }
+    }
+    auto keys = read_guest_keys(around_.store, device_.frontend, around_.settings.max_queues);
+    if (!keys) {
+        return propagate(keys);
+    }
+    if (tap_) {
+        if (auto set = tap_->set_offload(keys->rx.checksum_v4 || keys->rx.checksum_v6, keys->gso_v4, keys->gso_v6);
+            !set) {
+            return set;
+        }
+    }
+    ++connection_;
+    for (std::uint32_t index = 0; index < keys->queues.size(); ++index) {
+        if (auto connected = connect_queue(*keys, index, resumed); !connected) {
+            disconnect();
+            return connected;
+        }
+    }
+    attached_ = true;
+    if (tap_) {
+        if (auto set = tap_->set_carrier(true); !set) {
+            disconnect();
+            return set;
+        }
+    }
+    return {};
+}
+
+Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool resumed) {
+    const auto least = std::min_element(around_.workers.begin(), around_.workers.end(),
+                                        [](const auto& a, const auto& b) { return a->load < b->load; });
+    Worker& worker = **least;
+    QueueConfig config;
+    config.domain = id_.domain;
+    config.keys = keys.queues[index];
+    config.rx = keys.rx;
+    config.strategy = around_.settings.strategy;
+    config.resumed = resumed;
+    const auto make_port = [this, index](Loop& loop) -> Result<std::unique_ptr<Port>> {
+        if (tap_) {
+            return tap_->queue(index, loop);
+        }
+        NullConfig null = around_.settings.port.null;
+        null.destination = device_.mac;
+        return NullPort::create(null);
+    };
+    const auto on_rogue = [tell = around_.on_rogue, id = id_, connection = connection_](Rogue reason) {
+        tell(id, connection, reason);
+    };
+    Result<std::unique_ptr<QueuePair>> queue;
+    worker.run([&] { queue = QueuePair::connect(worker, config, make_port, on_rogue); });
+    if (!queue) {
+        return fail(queue.error().code,
+                    fmt::format("{}: queue {}: {}", device_.frontend, index, queue.error().message));
+    }
+    ++worker.load;
+    queues_.push_back({&worker, std::move(*queue)});
+    return {};
+}
+
+void Vif::disconnect() noexcept {
+    attached_ = false;
+    if (tap_) {
+        (void)tap_->set_carrier(false);  // nothing to be done about it, and nothing depends on it
+    }
+    for (PlacedQueue& placed : queues_) {
+        placed.worker->run([&placed] { placed.queue.reset(); });
+        --placed.worker->load;
+    }
+    queues_.clear();
+}
+
+void Vif::found_rogue(std::uint64_t connection, Rogue reason) {
+    if (connection != connection_ || !attached_) {
+        return;
+    }
+    broken_ = true;
+    report({EPROTO, fmt::format("the guest broke the network protocol and is cut off until it reconnects: {}",
+                                rogue_sentences[static_cast<std::size_t>(reason)])});
+}
+
+/// The toolstack has to take it away; until then it is Closed.
+void Vif::give_up(const Error& error) {
+    if (error.code == ENOENT && !around_.store.read(backend_ + "/state")) {
+        return;  // it was taken away meanwhile
+    }
+    report(error);
+    unusable_ = true;
+    if (auto written = xen::write_state(around_.store, backend_, XenbusState::closed); !written) {
+        log(budget_, LogLevel::warning, "{}: {}", name_, written.error().message);
+    }
+}
+
+/// To the log, and to where Xen users look: the `error` folder of our domain (as Linux xenbus does).
+void Vif::report(const Error& error) {
+    last_error_ = error.message;
+    log(budget_, LogLevel::error, "{}: {}", name_, error.message);
+    (void)around_.store.write(fmt::format("error/{}/error", backend_), fmt::format("{} {}", error.code, error.message));
+}
+
+void Vif::clear_report() {
+    if (!last_error_.empty()) {
+        last_error_.clear();
+        (void)around_.store.remove(fmt::format("error/{}", backend_));
+    }
+}
+
+nlohmann::json Vif::describe() const {
+    nlohmann::json json;
+    json["name"] = name_;
+    json["domain"] = std::to_underlying(id_.domain);
+    json["handle"] = id_.handle;
+    json["interface"] = tap_ ? device_.interface : "";
+    json["port"] = tap_ ? "tap" : "null";
+    json["mac"] = fmt::format("{:02x}", fmt::join(device_.mac, ":"));
+    json["state"] = to_string(state_);
+    json["frontend_state"] = to_string(frontend_state_);
+    json["queues"] = queues_.size();
+    json["strategy"] = around_.settings.strategy == FetchStrategy::map ? "map" : "copy";
+    json["error"] = last_error_;
+    return json;
+}
+
+std::vector<QueueStatistics> Vif::statistics() const {
+    std::vector<QueueStatistics> all;
+    for (const PlacedQueue& placed : queues_) {
+        placed.worker->run([&] {
+            all.push_back({placed.queue->tx_counters(), placed.queue->rx_counters(), placed.queue->port_counters()});
+        });
+    }
+    return all;
+}
+
+}  // namespace uvif::netback

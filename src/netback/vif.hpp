@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "netback/queue_pair.hpp"
+#include "netback/settings.hpp"
+#include "netback/statistics.hpp"
+#include "netback/vif_keys.hpp"
+#include "port/tap.hpp"
+#include "runtime/log.hpp"
+#include "runtime/worker.hpp"
+#include "xen/store.hpp"
+#include "xen/xenbus.hpp"
+
+namespace uvif::netback {
+
+struct VifId {
+    xen::DomainId domain{};
+    std::uint32_t handle = 0;
+    auto operator<=>(const VifId&) const = default;
+};
+
+/// What every vif works with.
+struct Surroundings {
+    xen::Store& store;
+    std::span<const std::unique_ptr<Worker>> workers;
+    const Settings& settings;
+    /// Called on a worker's thread when a guest broke the protocol on the given connection.
+    std::function<void(VifId, std::uint64_t connection, Rogue)> on_rogue;
+};
+
+/// One guest interface: its xenbus state machine, its interface on the host, its queues.
+/// Thread rule: the control thread; queues are reached by running functions on their workers.
+class Vif {
+public:
+    Vif(const Surroundings& surroundings, VifId id);
+    Vif(const Vif&) = delete;
+    Vif& operator=(const Vif&) = delete;
+    /// Disconnects, and leaves the states in the store as they are: a daemon that comes after this one takes up the
+    /// connections again.
+    ~Vif();
+
+    /// Looks at the store and does what is due, until nothing is. False: the device is gone, destroy this.
+    [[nodiscard]] bool evaluate();
+    /// When to evaluate again though the store is silent, on the monotonic clock; nullopt: no need.
+    [[nodiscard]] std::optional<std::int64_t> deadline_ns() const noexcept;
+    /// A worker found the guest rogue. Followed by evaluate().
+    void found_rogue(std::uint64_t connection, Rogue reason);
+
+    [[nodiscard]] const VifId& id() const noexcept { return id_; }
+    [[nodiscard]] const std::string& name() const noexcept { return name_; }
+    /// Watched by the daemon; empty before the device's keys were read.
+    [[nodiscard]] const std::string& frontend() const noexcept { return device_.frontend; }
+
+    [[nodiscard]] nlohmann::json describe() const;
+    [[nodiscard]] std::vector<QueueStatistics> statistics() const;
+
+private:
+    struct PlacedQueue {
+        Worker* worker;
+        std::unique_ptr<QueuePair> queue;
+    };
+
+    [[nodiscard]] std::optional<xen::BackendView> look();
+    void take(const xen::BackendView& view, const xen::BackendStep& step);
+    void write_state(xen::XenbusState from, xen::XenbusState to);
+    void end();
+    Result<void> prepare();
+    Result<void> open_interface();
+    Result<void> connect(bool resumed);
+    Result<void> connect_queue(const GuestKeys& keys, std::uint32_t index, bool resumed);
+    void disconnect() noexcept;
+    void give_up(const Error& error);
+    void report(const Error& error);
+    void clear_report();
+
+    Surroundings around_;
+    VifId id_;
+    std::string name_;     ///< vif<domid>.<handle>, for the log
+    std::string backend_;  ///< folder, relative to our own domain's
+    DeviceKeys device_;
+    std::unique_ptr<TapDevice> tap_;  ///< none with a memory port
+    std::vector<PlacedQueue> queues_;
+    std::uint64_t connection_ = 0;  ///< counts connects: a message about an earlier one is stale
+
+    xen::XenbusState state_ = xen::XenbusState::unknown;  // as last seen, for describe()
+    xen::XenbusState frontend_state_ = xen::XenbusState::unknown;
+    bool attached_ = false;
+    bool broken_ = false;
+    bool unusable_ = false;  ///< its own folder is wrong, or it can have no interface: waits to be taken away
+    std::int64_t closing_since_ns_ = 0;  ///< 0: not waiting for the frontend to close
+    std::string last_error_;
+    LogBudget budget_;
+};
+
+}  // namespace uvif::netback

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT
+#include "netback/vif_keys.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "runtime/limits.hpp"
+
+namespace uvif::netback {
+namespace {
+
+constexpr std::uint32_t any_u32 = 0xffffffff;
+
+std::unexpected<Error> missing(const std::string& path, std::string_view why) {
+    return fail(ENOENT, fmt::format("{} is missing: {}", path, why));
+}
+
+Result<std::uint32_t> need_decimal(xen::Store& store, const std::string& path, std::uint32_t max,
+                                   std::string_view why) {
+    auto value = xen::read_decimal(store, path, max);
+    if (!value) {
+        return propagate(value);
+    }
+    if (!*value) {
+        return missing(path, why);
+    }
+    return **value;
+}
+
+Result<bool> flag(xen::Store& store, const std::string& path) {
+    auto value = xen::read_flag(store, path);
+    if (!value) {
+        return propagate(value);
+    }
+    return value->value_or(false);
+}
+
+Result<QueueKeys> read_queue(xen::Store& store, const std::string& folder) {
+    QueueKeys keys;
+    auto tx = need_decimal(store, folder + "/tx-ring-ref", any_u32, "the guest announced no TX ring");
+    if (!tx) {
+        return propagate(tx);
+    }
+    auto rx = need_decimal(store, folder + "/rx-ring-ref", any_u32, "the guest announced no RX ring");
+    if (!rx) {
+        return propagate(rx);
+    }
+    keys.tx_ring = xen::GrantRef{*tx};
+    keys.rx_ring = xen::GrantRef{*rx};
+    // Split channels first, as Linux: a guest that has them may leave a stale flat key behind.
+    auto tx_event = xen::read_decimal(store, folder + "/event-channel-tx", any_u32);
+    if (!tx_event) {
+        return propagate(tx_event);
+    }
+    if (*tx_event) {
+        auto rx_event = need_decimal(store, folder + "/event-channel-rx", any_u32,
+                                     "event-channel-tx is there, so the channels are split");
+        if (!rx_event) {
+            return propagate(rx_event);
+        }
+        keys.tx_event = xen::EventPort{**tx_event};
+        keys.rx_event = xen::EventPort{*rx_event};
+        return keys;
+    }
+    auto both = need_decimal(store, folder + "/event-channel", any_u32, "the guest announced no event channel");
+    if (!both) {
+        return propagate(both);
+    }
+    keys.tx_event = keys.rx_event = xen::EventPort{*both};
+    return keys;
+}
+
+Result<void> read_queues(xen::Store& store, const std::string& frontend, std::uint32_t max_queues, GuestKeys& keys) {
+    auto count = xen::read_decimal(store, frontend + "/multi-queue-num-queues", any_u32);
+    if (!count) {
+        return propagate(count);
+    }
+    const std::uint32_t queues = count->value_or(1);
+    if (queues == 0 || queues > max_queues) {
+        return fail(EINVAL, fmt::format("{}/multi-queue-num-queues is {}, and this backend offered 1 to {}", frontend,
+                                        queues, max_queues));
+    }
+    for (std::uint32_t n = 0; n < queues; ++n) {
+        // With one queue the keys are flat, whether or not their number was announced.
+        auto queue = read_queue(store, queues == 1 ? frontend : fmt::format("{}/queue-{}", frontend, n));
+        if (!queue) {
+            return propagate(queue);
+        }
+        keys.queues.push_back(*queue);
+    }
+    return {};
+}
+
+}  // namespace
+
+Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backend, xen::DomainId guest,
+                                    std::uint32_t handle) {
+    DeviceKeys keys;
+    auto frontend = xen::read_text(store, backend + "/frontend");
+    if (!frontend) {
+        return propagate(frontend);
+    }
+    if (!*frontend || (*frontend)->empty() || (*frontend)->front() != '/') {
+        return missing(backend + "/frontend", "the toolstack writes the path of the guest's folder there");
+    }
+    keys.frontend = **frontend;
+    auto id = need_decimal(store, backend + "/frontend-id", xen::first_reserved_domain_id - 1U,
+                           "the toolstack writes the guest's domain id there");
+    if (!id) {
+        return propagate(id);
+    }
+    if (*id != std::to_underlying(guest)) {
+        return fail(EINVAL, fmt::format("{}/frontend-id is {}, but the folder belongs to domain {}", backend, *id,
+                                        std::to_underlying(guest)));
+    }
+    auto number = need_decimal(store, backend + "/handle", any_u32, "the toolstack writes the device's number there");
+    if (!number) {
+        return propagate(number);
+    }
+    if (*number != handle) {
+        return fail(EINVAL, fmt::format("{}/handle is {}, but the folder is called {}", backend, *number, handle));
+    }
+    auto mac = xen::read_mac(store, backend + "/mac");
+    if (!mac) {
+        return propagate(mac);
+    }
+    if (!*mac) {
+        return missing(backend + "/mac", "the toolstack writes the interface's address there");
+    }
+    keys.mac = **mac;
+    auto name = xen::read_text(store, backend + "/vifname");
+    if (!name) {
+        return propagate(name);
+    }
+    keys.interface = *name && !(*name)->empty() ? **name : fmt::format("vif{}.{}", std::to_underlying(guest), handle);
+    auto mtu = xen::read_decimal(store, backend + "/mtu", limits::mtu_max);
+    if (!mtu) {
+        return propagate(mtu);
+    }
+    keys.mtu = *mtu;
+    return keys;
+}
+
+Result<GuestKeys> read_guest_keys(xen::Store& store, const std::string& frontend, std::uint32_t max_queues) {
+    GuestKeys keys;
+    bool rx_copy = false;
+    bool no_checksum_v4 = false;
+    struct Flag {
+        std::string_view key;
+        bool& value;
+    };
+    const std::array flags{
+        Flag{"request-rx-copy", rx_copy},
+        Flag{"feature-rx-notify", keys.rx.announces_buffers},
+        Flag{"feature-sg", keys.rx.scatter_gather},
+        Flag{"feature-gso-tcpv4", keys.gso_v4},
+        Flag{"feature-gso-tcpv6", keys.gso_v6},
+        Flag{"feature-no-csum-offload", no_checksum_v4},
+        Flag{"feature-ipv6-csum-offload", keys.rx.checksum_v6},
+    };
+    for (const Flag& f : flags) {
+        auto value = flag(store, fmt::format("{}/{}", frontend, f.key));
+        if (!value) {
+            return propagate(value);
+        }
+        f.value = *value;
+    }
+    keys.rx.checksum_v4 = !no_checksum_v4;
+    if (!rx_copy) {
+        return fail(EOPNOTSUPP, fmt::format("{}/request-rx-copy is not 1: this backend copies to the guest and cannot "
+                                            "flip pages; the guest's driver is too old",
+                                            frontend));
+    }
+    // A GSO packet is longer than a page and its checksum is blank: it needs both of the others.
+    keys.gso_v4 = keys.gso_v4 && keys.rx.scatter_gather && keys.rx.checksum_v4;
+    keys.gso_v6 = keys.gso_v6 && keys.rx.scatter_gather && keys.rx.checksum_v6;
+    if (auto queues = read_queues(store, frontend, max_queues, keys); !queues) {
+        return propagate(queues);
+    }
+    return keys;
+}
+
+Result<void> publish_features(xen::Store& store, const std::string& backend, std::uint32_t max_queues) {
+    const std::string queues = fmt::format("{}", max_queues);
+    const std::array<std::pair<std::string_view, std::string_view>, 9> features{{
+        {"feature-sg", "1"},
+        {"feature-gso-tcpv4", "1"},
+        {"feature-gso-tcpv6", "1"},
+        {"feature-ipv6-csum-offload", "1"},
+        {"feature-rx-copy", "1"},
+        {"feature-rx-flip", "0"},
+        {"feature-split-event-channels", "1"},
+        {"multi-queue-max-queues", queues},
+        {"carrier", "1"},
+    }};
+    return xen::transact(store, [&](xen::Transaction t) -> Result<void> {
+        // Reading the state makes the commit fail when the folder is removed meanwhile, so it is not made again.
+        if (auto state = store.read(backend + "/state", t); !state) {
+            return propagate(state);
+        }
+        for (const auto& [key, value] : features) {
+            if (auto written = store.write(fmt::format("{}/{}", backend, key), value, t); !written) {
+                return written;
+            }
+        }
+        return {};
+    });
+}
+
+}  // namespace uvif::netback

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+//
+// What the two xenstore folders of a vif say, read strictly. A missing key has its default (xen/io/netif.h); a
+// malformed one is an error that names key, value and what was expected.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "netback/queue_pair.hpp"
+#include "xen/store.hpp"
+#include "xen/store_path.hpp"
+
+namespace uvif::netback {
+
+/// From the backend's folder, which the toolstack wrote: who the guest is and what its interface is called.
+/// Identity is never taken from the frontend's folder, where everything is the guest's to write.
+struct DeviceKeys {
+    std::string frontend;  ///< absolute path of the frontend's folder
+    xen::MacAddress mac{};
+    std::string interface;  ///< `vifname`, or vif<domid>.<handle>
+    std::optional<std::uint32_t> mtu;
+};
+Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backend, xen::DomainId guest,
+                                    std::uint32_t handle);
+
+/// From the frontend's folder, once it is Connected.
+struct GuestKeys {
+    std::vector<QueueKeys> queues;
+    RxFeatures rx;
+    bool gso_v4 = false;
+    bool gso_v6 = false;
+};
+Result<GuestKeys> read_guest_keys(xen::Store& store, const std::string& frontend, std::uint32_t max_queues);
+
+/// Writes what this backend can do into its own folder, in one transaction; ENOENT when the folder is gone.
+Result<void> publish_features(xen::Store& store, const std::string& backend, std::uint32_t max_queues);
+
+}  // namespace uvif::netback
