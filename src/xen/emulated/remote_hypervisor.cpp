@@ -12,6 +12,7 @@
 #include "xen/emulated/emulated_event_channels.hpp"
 #include "xen/emulated/emulated_grant_allocator.hpp"
 #include "xen/emulated/emulated_grant_table.hpp"
+#include "xen/emulated/fault_store.hpp"
 #include "xen/emulated/seqpacket.hpp"
 #include "xen/emulated/wire.hpp"
 #include "xen/xenstore_client.hpp"
@@ -191,7 +192,11 @@ public:
         if (const int fault = faults_->check(Operation::open); fault != 0) {
             return fail(fault, "opening a handle failed as the fault plan wants it");
         }
-        return open_libxenstore(store_path_);
+        auto store = open_libxenstore(store_path_);
+        if (!store) {
+            return store;
+        }
+        return with_faults(std::move(*store), faults_);
     }
 
 private:

@@ -50,8 +50,9 @@ json status_of(DomainId domain, const DomainUsage& usage) {
 
 }  // namespace
 
-Result<std::unique_ptr<Server>> Server::create(Machine& machine, StoreServer& store, std::string directory) {
-    auto server = std::unique_ptr<Server>(new Server(machine, store, std::move(directory)));
+Result<std::unique_ptr<Server>> Server::create(Machine& machine, StoreCore& core, StoreServer& store,
+                                               std::string directory) {
+    auto server = std::unique_ptr<Server>(new Server(machine, core, store, std::move(directory)));
     server->next_key_ = first_endpoint_key;
     server->epoll_ = FileDescriptor(::epoll_create1(EPOLL_CLOEXEC));
     epoll_event event{EPOLLIN, {.u64 = store_key}};
@@ -133,7 +134,9 @@ Result<void> Server::open_domain(DomainId domain) {
     if (auto listening = listen(Kind::domain_listener, domain, hypervisor_socket(directory_, domain)); !listening) {
         return listening;
     }
-    return store_.open_domain(domain, store_socket(directory_, domain));
+    const std::string path = store_socket(directory_, domain);
+    ::unlink(path.c_str());  // what a machine that was killed left behind
+    return store_.open_domain(domain, path);
 }
 
 void Server::close_domain(DomainId domain) noexcept {
@@ -147,7 +150,6 @@ void Server::close_domain(DomainId domain) noexcept {
     }
     ::unlink(hypervisor_socket(directory_, domain).c_str());
     store_.close_domain(domain);
-    ::unlink(store_socket(directory_, domain).c_str());
 }
 
 void Server::serve(std::uint64_t key) {
@@ -237,6 +239,7 @@ std::string Server::answer_admin(std::string_view text) {
             [[maybe_unused]] const auto undone = machine_.destroy_domain(*domain);
             return refusal(opened.error()).dump();
         }
+        core_.introduce(*domain);
         answer["domain"] = std::to_underlying(*domain);
     } else if (verb == "destroy") {
         const json number = field("domain");
@@ -246,6 +249,7 @@ std::string Server::answer_admin(std::string_view text) {
             return refusal(destroyed.error()).dump();
         }
         close_domain(domain);
+        core_.release(domain);
     } else if (verb == "list") {
         answer["domains"] = json::array();
         for (const DomainId domain : machine_.domains()) {

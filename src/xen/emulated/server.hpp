@@ -10,6 +10,7 @@
 #include "uvif/error.hpp"
 #include "xen/emulated/machine.hpp"
 #include "xen/emulated/shared_memory.hpp"
+#include "xen/emulated/store_core.hpp"
 #include "xen/emulated/store_server.hpp"
 
 namespace uvif::xen {
@@ -20,8 +21,9 @@ namespace uvif::xen {
 /// Thread rule: one thread, which is then the machine's.
 class Server {
 public:
-    /// The machine and the store must outlive the server. Opens the sockets of the domains that exist.
-    static Result<std::unique_ptr<Server>> create(Machine& machine, StoreServer& store, std::string directory);
+    /// Machine and store must outlive the server. Opens the sockets of the domains that exist.
+    static Result<std::unique_ptr<Server>> create(Machine& machine, StoreCore& core, StoreServer& store,
+                                                  std::string directory);
     ~Server();
     Server(const Server&) = delete;
     Server& operator=(const Server&) = delete;
@@ -38,8 +40,8 @@ private:
         FileDescriptor fd;
     };
 
-    Server(Machine& machine, StoreServer& store, std::string directory)
-        : machine_(machine), store_(store), directory_(std::move(directory)) {}
+    Server(Machine& machine, StoreCore& core, StoreServer& store, std::string directory)
+        : machine_(machine), core_(core), store_(store), directory_(std::move(directory)) {}
 
     Result<void> listen(Kind kind, DomainId domain, const std::string& path);
     Result<void> add(Endpoint endpoint);
@@ -54,6 +56,7 @@ private:
     std::string answer_admin(std::string_view request);
 
     Machine& machine_;
+    StoreCore& core_;
     StoreServer& store_;
     std::string directory_;
     FileDescriptor epoll_;

@@ -63,6 +63,12 @@ Result<void> Toolstack::write_nodes(Transaction t, const std::string& directory,
     return {};
 }
 
+Result<void> Toolstack::write_dom0() {
+    return transact(store_, [&](Transaction t) {
+        return write_nodes(t, domain_path(dom0), {{"name", "Domain-0"}, {"domid", "0"}});
+    });
+}
+
 Result<void> Toolstack::write_domain(DomainId domain, std::string_view name, bool driver_domain) {
     const std::string path = domain_path(domain);
     const std::string uuid = random_uuid();
@@ -130,15 +136,12 @@ Result<void> Toolstack::remove_domain(DomainId domain) {
 }
 
 std::string Toolstack::name_of(DomainId domain) {
-    return store_.read(domain_path(domain) + "/name").value_or(domain == dom0 ? "Domain-0" : "");
+    return store_.read(domain_path(domain) + "/name").value_or("");
 }
 
 Result<DomainId> Toolstack::domain_named(const std::string& name) {
     if (const auto number = parse_decimal(name, first_reserved_domain_id - 1); number) {
         return static_cast<DomainId>(*number);
-    }
-    if (name == "Domain-0") {
-        return dom0;
     }
     auto ids = store_.list("/local/domain");
     if (!ids) {

@@ -39,6 +39,8 @@ public:
         : store_(store), store_socket_(std::move(store_socket)), limits_(limits) {}
     explicit Toolstack(Store& store) : store_(store) {}
 
+    /// The nodes that xen-init-dom0 writes once the store is up.
+    Result<void> write_dom0();
     Result<void> write_domain(DomainId domain, std::string_view name, bool driver_domain);
     Result<void> remove_domain(DomainId domain);
     [[nodiscard]] std::string name_of(DomainId domain);
