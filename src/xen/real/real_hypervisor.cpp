@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+#include "xen/real/real_hypervisor.hpp"
+
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "xen/real/real_event_channels.hpp"
+#include "xen/real/real_grant_allocator.hpp"
+#include "xen/real/real_grant_table.hpp"
+#include "xen/xenstore_client.hpp"
+
+namespace uvif::xen {
+
+namespace {
+
+class RealHypervisor final : public Hypervisor {
+public:
+    [[nodiscard]] std::string description() const override { return "real"; }
+    Result<std::unique_ptr<GrantTable>> open_grant_table() override { return open_real_grant_table(); }
+    Result<std::unique_ptr<GrantAllocator>> open_grant_allocator() override { return open_real_grant_allocator(); }
+    Result<std::unique_ptr<EventChannels>> open_event_channels() override { return open_real_event_channels(); }
+    Result<std::unique_ptr<Store>> open_store() override { return open_libxenstore({}); }
+};
+
+bool exists(const char* path) noexcept {
+    return ::access(path, F_OK) == 0;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Hypervisor>> open_real_hypervisor() {
+    if (!exists("/dev/xen") && !exists("/proc/xen/capabilities")) {
+        return fail(ENODEV,
+                    "not running under Xen (there is no /dev/xen): start this in a Xen domain, or name a domain of "
+                    "an emulated machine with emulated:SOCKET");
+    }
+    // Both ends of a vif need events; which grant driver is needed depends on the end, and shows when it is opened.
+    if (!exists("/dev/xen/evtchn")) {
+        return fail(ENODEV, "there is no /dev/xen/evtchn: modprobe xen-evtchn");
+    }
+    return std::make_unique<RealHypervisor>();
+}
+
+}  // namespace uvif::xen
