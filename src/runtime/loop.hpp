@@ -55,7 +55,8 @@ public:
     /// No report about `fd` comes after this returns. Call it before the descriptor is closed.
     virtual void remove(int fd) noexcept = 0;
 
-    /// Reports what is ready; sleeps up to `timeout_ns` when nothing is (-1: for ever, 0: not at all).
+    /// Reports what is ready; sleeps up to `timeout_ns` when nothing is (-1: for ever, 0: not at all). A signal ends
+    /// the sleep.
     virtual void wait(std::int64_t timeout_ns) noexcept = 0;
 
     /// Does all of `operations` (at most write_batch_max) before it returns, in order, and never waits for room: one

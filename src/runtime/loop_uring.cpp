@@ -110,7 +110,8 @@ Registration* UringLoop::find(int fd) noexcept {
 
 void UringLoop::enable() noexcept {
     if (!enabled_) {
-        io_uring_enable_rings(&ring_);
+        // By number: liburing 2.3 forgot to export io_uring_enable_rings.
+        io_uring_register(static_cast<unsigned>(ring_.ring_fd), IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
         enabled_ = true;
     }
 }
