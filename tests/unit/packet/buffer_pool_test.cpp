@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+#include "packet/buffer_pool.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <set>
+#include <utility>
+
+namespace uvif {
+namespace {
+
+TEST(BufferPool, GivesEachBufferOnce) {
+    auto pool = BufferPool::create(100, 65536);
+    ASSERT_TRUE(pool);
+    EXPECT_EQ(pool->count(), 100U);
+    EXPECT_EQ(pool->buffer_size(), 65536U);
+    std::set<std::byte*> taken;
+    for (int i = 0; i < 100; ++i) {
+        std::byte* buffer = pool->take();
+        ASSERT_NE(buffer, nullptr);
+        EXPECT_EQ(reinterpret_cast<std::uintptr_t>(buffer) % 64, 0U);
+        std::memset(buffer, i, 65536);
+        taken.insert(buffer);
+    }
+    EXPECT_EQ(taken.size(), 100U);
+    EXPECT_EQ(pool->take(), nullptr);
+    EXPECT_EQ(pool->available(), 0U);
+    std::byte* before = nullptr;
+    for (std::byte* buffer : taken) {
+        EXPECT_TRUE(before == nullptr || before + 65536 <= buffer) << "buffers overlap";
+        before = buffer;
+        for (const std::size_t at : {0, 65535}) {
+            EXPECT_EQ(buffer[at], buffer[1]) << "another buffer's octets";
+        }
+        pool->give(buffer);
+    }
+    EXPECT_EQ(pool->available(), 100U);
+}
+
+TEST(BufferPool, GivesTheWarmestFirst) {
+    auto pool = BufferPool::create(4, 100);
+    ASSERT_TRUE(pool);
+    std::byte* one = pool->take();
+    std::byte* two = pool->take();
+    pool->give(one);
+    pool->give(two);
+    EXPECT_EQ(pool->take(), two);
+    EXPECT_EQ(pool->take(), one);
+}
+
+TEST(BufferPool, NeighboursBeginAtDifferentOffsetsIntoTheirPage) {
+    for (const std::size_t octets : {std::size_t{2048}, std::size_t{4096}, std::size_t{65536}}) {
+        auto pool = BufferPool::create(64, octets);
+        ASSERT_TRUE(pool);
+        std::set<std::uintptr_t> offsets;
+        for (int i = 0; i < 64; ++i) {
+            offsets.insert(reinterpret_cast<std::uintptr_t>(pool->take()) % 4096);
+        }
+        EXPECT_EQ(offsets.size(), 64U);
+    }
+}
+
+TEST(BufferPool, MovesWithItsBuffers) {
+    auto pool = BufferPool::create(2, 100);
+    ASSERT_TRUE(pool);
+    std::byte* buffer = pool->take();
+    BufferPool moved(std::move(*pool));
+    std::memset(buffer, 1, 100);
+    moved.give(buffer);
+    EXPECT_EQ(moved.available(), 2U);
+    auto other = BufferPool::create(5, 100);
+    ASSERT_TRUE(other);
+    *other = std::move(moved);
+    EXPECT_EQ(other->count(), 2U);
+    EXPECT_EQ(other->take(), buffer);
+}
+
+TEST(BufferPool, RefusesTheImpossible) {
+    for (const auto& [count, octets] : {std::pair<std::size_t, std::size_t>{0, 1},
+                                        {1, 0},
+                                        {SIZE_MAX, 4096},
+                                        {1, SIZE_MAX},
+                                        {SIZE_MAX / 2, SIZE_MAX / 2}}) {
+        const auto pool = BufferPool::create(count, octets);
+        ASSERT_FALSE(pool);
+        EXPECT_EQ(pool.error().code, EINVAL);
+    }
+    const auto pool = BufferPool::create(std::size_t{1} << 40, 65536);
+    ASSERT_FALSE(pool);
+    EXPECT_EQ(pool.error().code, ENOMEM);
+}
+
+}  // namespace
+}  // namespace uvif
