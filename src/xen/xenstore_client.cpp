@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/stat.h>
+extern "C" {
 #include <xenstore.h>
+}
 
 #include <cerrno>
 #include <cstdlib>

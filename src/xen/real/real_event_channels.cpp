@@ -4,7 +4,9 @@
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+extern "C" {
 #include <xenevtchn.h>
+}
 
 // Uses types that the one above declares.
 #include <xen/sys/evtchn.h>

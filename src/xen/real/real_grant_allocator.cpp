@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "xen/real/real_grant_allocator.hpp"
 
+extern "C" {
 #include <xengnttab.h>
+}
 
 #include <cerrno>
 #include <utility>

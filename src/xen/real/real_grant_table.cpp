@@ -2,7 +2,9 @@
 #include "xen/real/real_grant_table.hpp"
 
 #include <sys/mman.h>
+extern "C" {
 #include <xengnttab.h>
+}
 
 #include <cerrno>
 #include <cstddef>

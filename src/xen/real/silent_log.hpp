@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+extern "C" {
 #include <xentoollog.h>
+}
 
 namespace uvif::xen {
 
