@@ -49,18 +49,15 @@ public:
 
     void use(Handle handle) noexcept { ++regions_[handle].users; }
 
-    void drop(Handle handle) noexcept {
+    /// True when that was the last user: the region is on the release list now, and the next unmap_released()
+    /// unmaps it. Until then all of its pages are still mapped, also those of users that let go before.
+    bool drop(Handle handle) noexcept {
         assert(regions_[handle].users > 0);
-        if (--regions_[handle].users == 0) {
-            retire(handle);
+        if (--regions_[handle].users != 0) {
+            return false;
         }
-    }
-
-    /// Puts a region that nobody uses on the release list.
-    void drop_if_unused(Handle handle) noexcept {
-        if (regions_[handle].live && regions_[handle].users == 0) {
-            retire(handle);
-        }
+        retire(handle);
+        return true;
     }
 
     /// Unmaps everything on the release list in one call. Before any answer goes out (netfront disables a

@@ -116,6 +116,7 @@ void TxQueue::begin_packet(const TxFrame& frame) noexcept {
     packet.length = frame.length;
     packet.offload = frame.offload;
     packet.region = Regions::none;
+    packet.failed_slots = 0;
     packet.buffer = buffers_.take();  // as many buffers as packets: never empty-handed
     batch_[batch_count_++] = &packet;
 }
@@ -258,17 +259,40 @@ void TxQueue::fail_packet(TxPacket& packet) noexcept {
     const std::uint32_t end = packet.first_segment + packet.segments;
     for (std::uint32_t n = 0; n < packet.frame.data_slots; ++n) {
         const TxRequest request = data_slot(packet, n);
-        TxStatus status = TxStatus::okay;
-        if (data_size(packet, n, request) != 0 && segment < end) {
-            status = copies_.ok(segment++) ? TxStatus::okay : TxStatus::error;
+        packet.ids[n] = request.id;
+        if (data_size(packet, n, request) != 0 && segment < end && !copies_.ok(segment++)) {
+            packet.failed_slots |= 1U << n;
         }
-        owe(request.id, status);
+    }
+    if (packet.region == Regions::none) {
+        owe_late(packet);
+    } else {
+        let_go(packet);
+    }
+}
+
+/// A mapped packet is done with. Its slots are answered when its region goes, which other packets may still hold.
+void TxQueue::let_go(TxPacket& packet) noexcept {
+    TxPacket*& done = done_[packet.region];
+    packet.next = done;
+    done = &packet;
+    if (!regions_.drop(packet.region)) {
+        return;
+    }
+    for (Packet* next = std::exchange(done, nullptr); next != nullptr;) {
+        auto& finished = static_cast<TxPacket&>(*next);
+        next = next->next;
+        owe_late(finished);
+    }
+}
+
+/// Answers a packet from what it remembers of its slots, and gives it back.
+void TxQueue::owe_late(TxPacket& packet) noexcept {
+    for (std::uint32_t n = 0; n < packet.frame.data_slots; ++n) {
+        owe(packet.ids[n], (packet.failed_slots >> n & 1U) != 0 ? TxStatus::error : TxStatus::okay);
         if (n == 0) {
             owe_nulls(packet.frame.extra_slots);
         }
-    }
-    if (packet.region != Regions::none) {
-        regions_.drop(packet.region);
     }
     recycle(packet);
 }
@@ -288,16 +312,11 @@ void TxQueue::collect_completions() noexcept {
     for (Packet* next = home_.take_all(); next != nullptr;) {
         auto& packet = static_cast<TxPacket&>(*next);
         next = next->next;
-        if (packet.region != Regions::none) {
-            regions_.drop(packet.region);
-            for (std::uint32_t n = 0; n < packet.frame.data_slots; ++n) {
-                owe(packet.ids[n], TxStatus::okay);
-                if (n == 0) {
-                    owe_nulls(packet.frame.extra_slots);
-                }
-            }
+        if (packet.region == Regions::none) {
+            recycle(packet);
+        } else {
+            let_go(packet);
         }
-        recycle(packet);
     }
 }
 

@@ -14,8 +14,9 @@
 //
 // A packet is fetched by copy (whole, into one buffer of ours: its slots are answered in the same turn, whatever the
 // port does) or by map (first 128 octets copied apart, so that nobody parses memory that the guest can still
-// write, the rest mapped read-only: its slots are answered when the port is done and the pages are unmapped). A map
-// call fails as a whole for one bad reference; its packets are then copied, which finds the bad slot.
+// write, the rest mapped read-only: its slots are answered when its region of pages is unmapped, which is when the port
+// is done with all of the region's packets). A map call fails as a whole for one bad reference; its packets are then
+// copied, which finds the bad slot.
 //
 // The debt: a taken slot is owed exactly one answer. It is in `slots_` (not parsed), in a TxPacket (mapped, in
 // flight), or in `answers_` (to be published at the end of the turn). BackRing::respond asserts that there are never
@@ -90,6 +91,7 @@ private:
         std::uint32_t slot = 0;  ///< where its frame begins in slots_, this turn
         TxFrame frame;
         std::array<std::uint16_t, tx_data_slots_max> ids{};  ///< of the data slots, for the late answer
+        std::uint32_t failed_slots = 0;                      ///< one bit a data slot, for the same
     };
 
     TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port, FetchStrategy strategy,
@@ -105,6 +107,8 @@ private:
     void plan_copy(TxPacket& packet) noexcept;
     void settle() noexcept;
     void fail_packet(TxPacket& packet) noexcept;
+    void let_go(TxPacket& packet) noexcept;
+    void owe_late(TxPacket& packet) noexcept;
     void send() noexcept;
     void collect_completions() noexcept;
     [[nodiscard]] bool answer() noexcept;
@@ -145,6 +149,7 @@ private:
     std::size_t batch_count_ = 0;
     CopyBatch copies_;
     Regions regions_;
+    std::array<TxPacket*, Regions::regions_max> done_{};  ///< packets that are done, of each region that is not
     std::array<ring::TxResponse, ring::TxBackRing::size> answers_;
     std::uint32_t answer_count_ = 0;
 

@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: MIT
+//
+// Guest TX against a guest that may do anything, over the emulated hypervisor, single-threaded unless a case says so.
+#include "netback/tx_queue.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <map>
+#include <numeric>
+#include <thread>
+
+#include "support/fake_port.hpp"
+#include "support/mock_guest.hpp"
+
+namespace uvif::netback {
+namespace {
+
+using ring::ExtraInfo;
+using ring::TxFlags;
+using ring::TxRequest;
+using ring::TxResponse;
+using ring::TxSlot;
+using test::FakePort;
+using test::MockGuest;
+
+constexpr auto okay = static_cast<std::int16_t>(ring::TxStatus::okay);
+constexpr auto error = static_cast<std::int16_t>(ring::TxStatus::error);
+constexpr auto null = static_cast<std::int16_t>(ring::TxStatus::null);
+
+/// A backend queue on a guest's TX ring. `faults` is a fault plan for the backend's grant operations.
+struct Backend {
+    Backend(MockGuest& guest, FetchStrategy strategy, std::string_view faults = "")
+        : hypervisor(guest.host.open(test::backend_domain, *xen::FaultPlan::parse(faults))),
+          grants(*hypervisor->open_grant_table()) {
+        std::array<std::byte*, 1> page{};
+        EXPECT_EQ(grants->map(guest.id, std::array{guest.tx_ring_ref}, xen::Access::read_write, page, ring_mapping), 0);
+        auto ring = ring::TxBackRing::attach(page[0]);
+        queue = std::move(*TxQueue::create(*ring, guest.id, *grants, port, strategy));
+    }
+    ~Backend() {
+        queue->abandon();
+        queue.reset();
+        EXPECT_EQ(grants->unmap(std::array{ring_mapping}), 0);
+    }
+    Backend(const Backend&) = delete;
+    Backend& operator=(const Backend&) = delete;
+
+    void run() {
+        while (queue->turn().worked) {
+        }
+    }
+
+    std::unique_ptr<xen::Hypervisor> hypervisor;
+    std::unique_ptr<xen::GrantTable> grants;
+    xen::MappingId ring_mapping;
+    FakePort port;
+    std::unique_ptr<TxQueue> queue;
+};
+
+/// Sends packets of which every octet is known.
+struct Sender {
+    explicit Sender(MockGuest& guest_in) : guest(guest_in) {}
+
+    /// One packet of `sizes.size()` data slots; sizes[0] is what the first slot holds. Returns the ids used.
+    std::vector<std::uint16_t> put(const std::vector<std::uint32_t>& sizes, std::size_t extras = 0,
+                                   std::uint16_t offset = 0, std::uint16_t flags = 0) {
+        test::Frame frame;
+        std::vector<std::uint16_t> ids;
+        const std::uint32_t total = std::accumulate(sizes.begin(), sizes.end(), 0U);
+        for (std::size_t i = 0; i < sizes.size(); ++i) {
+            const MockGuest::Page page = guest.page();
+            const auto memory = guest.memory.page(page.frame);
+            for (std::uint32_t n = 0; n < sizes[i] && offset + n < memory.size(); ++n) {
+                memory[offset + n] = static_cast<std::byte>(next_octet++);
+                frame.data.push_back(memory[offset + n]);
+            }
+            TxRequest request;
+            request.gref = std::to_underlying(page.ref);
+            request.offset = sizes[i] == 0 ? std::uint16_t{0} : offset;
+            request.id = next_id++;
+            request.size = static_cast<std::uint16_t>(i == 0 ? total : sizes[i]);
+            request.flags.bits =
+                static_cast<std::uint16_t>((i + 1 < sizes.size() ? TxFlags::more_data : 0) | (i == 0 ? flags : 0) |
+                                           (i == 0 && extras != 0 ? TxFlags::extra_info : 0));
+            pages[request.id] = page;
+            ids.push_back(request.id);
+            guest.tx.put(TxSlot::from(request));
+            for (std::size_t e = 0; i == 0 && e < extras; ++e) {
+                ExtraInfo extra = ExtraInfo::gso(GsoType::tcpv4, 1448);
+                extra.flags = e + 1 < extras ? ExtraInfo::more : std::uint8_t{0};
+                guest.tx.put(TxSlot::from(extra));
+            }
+        }
+        frame.offload.checksum_blank = (flags & TxFlags::checksum_blank) != 0;
+        frame.offload.data_validated = (flags & TxFlags::data_validated) != 0;
+        if (extras != 0) {
+            frame.offload.gso_type = GsoType::tcpv4;
+            frame.offload.gso_size = 1448;
+        }
+        expected.push_back(std::move(frame));
+        return ids;
+    }
+
+    /// Takes the answers, checks that each is for a request in flight and that its grant is free by now.
+    std::map<std::uint16_t, std::int16_t> answers(std::size_t* nulls = nullptr) {
+        std::map<std::uint16_t, std::int16_t> result;
+        for (const TxResponse& answer : guest.tx_answers()) {
+            if (answer.status == null) {
+                if (nulls != nullptr) {
+                    ++*nulls;
+                }
+                continue;
+            }
+            const auto page = pages.find(answer.id);
+            if (page == pages.end()) {
+                ADD_FAILURE() << "id " << answer.id << " was answered twice, or never asked";
+                continue;
+            }
+            EXPECT_TRUE(guest.take_back(page->second)) << "answered while its page was still in use";
+            pages.erase(page);
+            result[answer.id] = answer.status;
+        }
+        return result;
+    }
+
+    MockGuest& guest;
+    std::map<std::uint16_t, MockGuest::Page> pages;  // in flight
+    std::vector<test::Frame> expected;
+    std::uint16_t next_id = 0;
+    std::uint32_t next_octet = 1;
+};
+
+class TxQueueTest : public testing::TestWithParam<FetchStrategy> {
+protected:
+    std::unique_ptr<xen::LocalHost> host = *xen::LocalHost::create();
+    MockGuest guest{*host};
+    Sender sender{guest};
+};
+
+TEST_P(TxQueueTest, DeliversOctetsAndOffloads) {
+    Backend backend(guest, GetParam());
+    sender.put({60});
+    sender.put({127}, 0, 100, TxFlags::data_validated);
+    sender.put({128});
+    sender.put({129}, 0, 3);
+    sender.put({1514}, 0, 2, TxFlags::checksum_blank | TxFlags::data_validated);
+    sender.put({14, 4082}, 1);
+    sender.put({4096, 4096, 4096}, 2);
+    sender.put({66, 0, 4096, 0, 17});
+    sender.put(std::vector<std::uint32_t>(19, 100));
+    EXPECT_TRUE(guest.tx.push_and_check_notify());
+    backend.run();
+    EXPECT_EQ(backend.port.sent, sender.expected);
+    std::size_t nulls = 0;
+    for (const auto& [id, status] : sender.answers(&nulls)) {
+        EXPECT_EQ(status, okay) << id;
+    }
+    EXPECT_EQ(nulls, 3U);
+    EXPECT_TRUE(sender.pages.empty()) << "requests without an answer";
+    EXPECT_EQ(guest.tx.in_flight(), 0U);
+}
+
+TEST_P(TxQueueTest, LargestPacketIn17And18Slots) {
+    Backend backend(guest, GetParam());
+    std::vector<std::uint32_t> pages(16, 4096);
+    pages.back() = 4095;
+    sender.put(pages, 1);
+    std::vector<std::uint32_t> with_header{66};
+    with_header.insert(with_header.end(), 15, 4096);
+    with_header.push_back(65535 - 66 - 15 * 4096 - 1);
+    with_header.push_back(1);
+    sender.put(with_header, 1);
+    ASSERT_EQ(sender.expected[1].data.size(), 65535U);
+    (void)guest.tx.push_and_check_notify();
+    backend.run();
+    EXPECT_EQ(backend.port.sent, sender.expected);
+    sender.answers();
+    EXPECT_TRUE(sender.pages.empty());
+}
+
+TEST_P(TxQueueTest, MappedPagesAreAnsweredWhenThePortIsDone) {
+    Backend backend(guest, GetParam());
+    backend.port.defer = true;
+    const auto small = sender.put({100});
+    const auto first = sender.put({1500});
+    const auto second = sender.put({2000, 2000}, 1);
+    (void)guest.tx.push_and_check_notify();
+    backend.run();
+    if (GetParam() == FetchStrategy::copy) {
+        EXPECT_EQ(sender.answers().size(), 4U) << "copied: the pages are free at once";
+    } else {
+        EXPECT_EQ(sender.answers().size(), 1U) << "only the one that fits the header was copied";
+        EXPECT_EQ(backend.queue->mapped_regions(), 1U);
+    }
+    EXPECT_EQ(backend.queue->in_flight(), 3U);
+    backend.port.finish(2);
+    backend.run();
+    EXPECT_TRUE(sender.answers().empty()) << "what shares a region with a packet in flight is still mapped";
+    backend.port.finish(1);
+    backend.run();
+    (void)sender.answers();
+    EXPECT_TRUE(sender.pages.empty());
+    EXPECT_EQ(backend.queue->in_flight(), 0U);
+    EXPECT_EQ(backend.queue->mapped_regions(), 0U);
+    EXPECT_EQ(backend.port.sent, sender.expected);
+}
+
+TEST_P(TxQueueTest, AbandonLetsGoOfEverything) {
+    {
+        Backend backend(guest, GetParam());
+        backend.port.defer = true;
+        sender.put({4000, 4000});
+        (void)guest.tx.push_and_check_notify();
+        backend.run();
+    }
+    EXPECT_EQ(guest.grants_in_use(), 0U);
+}
+
+TEST_P(TxQueueTest, HeldUpPortLeavesTheRingAlone) {
+    Backend backend(guest, GetParam());
+    backend.port.room = false;
+    sender.put({100});
+    (void)guest.tx.push_and_check_notify();
+    backend.run();
+    EXPECT_TRUE(backend.port.sent.empty());
+    EXPECT_TRUE(sender.answers().empty());
+    backend.port.room = true;
+    backend.run();
+    EXPECT_EQ(backend.port.sent.size(), 1U);
+}
+
+TEST_P(TxQueueTest, OneNotificationATurnAndOnlyWhenAsked) {
+    Backend backend(guest, GetParam());
+    sender.put({100});
+    sender.put({100});
+    (void)guest.tx.push_and_check_notify();
+    EXPECT_TRUE(backend.queue->turn().notify) << "a fresh ring asks for the first answer";
+    EXPECT_FALSE(backend.queue->turn().worked);
+    sender.put({100});
+    (void)guest.tx.push_and_check_notify();
+    EXPECT_FALSE(backend.queue->turn().notify) << "the guest polls";
+}
+
+struct BadGrant {
+    std::string name;
+    xen::GrantEntry entry;
+};
+
+TEST_P(TxQueueTest, BadGrantFailsOnlyItsOwnPacket) {
+    const std::uint16_t guest_id = std::to_underlying(guest.id);
+    const std::vector<BadGrant> table{
+        {"revoked", {}},
+        {"other_domain", {xen::grant_permit_access, static_cast<std::uint16_t>(guest_id + 1), 5}},
+        {"no_such_frame", {xen::grant_permit_access, 0, 0xffffffff}},
+    };
+    for (const BadGrant& bad : table) {
+        for (std::size_t where = 0; where < 3; ++where) {
+            Backend backend(guest, GetParam());
+            const std::size_t before = sender.expected.size();
+            sender.put({200});
+            const auto ids = sender.put({1000, 1000, 1000});
+            sender.put({300});
+            guest.memory.write_entry(sender.pages[ids[where]].ref, bad.entry);
+            (void)guest.tx.push_and_check_notify();
+            backend.run();
+            ASSERT_EQ(backend.port.sent.size(), 2U) << bad.name << where;
+            EXPECT_EQ(backend.port.sent[0], sender.expected[before]);
+            EXPECT_EQ(backend.port.sent[1], sender.expected[before + 2]);
+            std::map<std::uint16_t, std::int16_t> answers;
+            for (const TxResponse& answer : guest.tx_answers()) {
+                answers[answer.id] = answer.status;
+                sender.pages.erase(answer.id);
+            }
+            EXPECT_EQ(answers.size(), 5U);
+            for (std::size_t slot = 0; slot < 3; ++slot) {
+                EXPECT_EQ(answers[ids[slot]], slot == where ? error : okay) << bad.name << where;
+            }
+            EXPECT_EQ(backend.queue->counters().drops[static_cast<std::size_t>(TxDrop::grant_failed)], 1U);
+            EXPECT_EQ(guest.grants_in_use(), 1U) << "only the ring stays mapped";
+        }
+    }
+}
+
+TEST_P(TxQueueTest, FailingHypervisorCostsPacketsNeverAnswers) {
+    // The first map is that of the ring.
+    for (const char* faults : {"copy@1", "copy@1,map@2", "map@2", "map@3", "copy.segment@1", "copy.segment@2",
+                               "copy.segment@3=-9", "copy.segment@4", "copy@2,map@2"}) {
+        Backend backend(guest, GetParam(), faults);
+        for (int round = 0; round < 3; ++round) {
+            sender.put({200});
+            sender.put({1000, 1000}, 1);
+            (void)guest.tx.push_and_check_notify();
+            backend.run();
+            for (const TxResponse& answer : guest.tx_answers()) {
+                if (answer.status != null) {
+                    EXPECT_EQ(sender.pages.erase(answer.id), 1U) << faults;
+                }
+            }
+        }
+        EXPECT_TRUE(sender.pages.empty()) << faults;
+        EXPECT_EQ(guest.tx.in_flight(), 0U) << faults;
+    }
+}
+
+/// Every slot count with every number of extras and every size that ever made a difference.
+TEST_P(TxQueueTest, EverySlotCountExtrasAndSizeIsAnsweredExactlyOnce) {
+    const std::vector<std::uint32_t> totals{0, 1, 13, 14, 60, 127, 128, 129, 4095, 4096, 65535};
+    std::size_t delivered = 0, dropped = 0, rogues = 0;
+    for (std::size_t slots = 1; slots <= 22; ++slots) {
+        for (std::size_t extras = 0; extras <= 5; ++extras) {
+            for (const std::uint32_t total : totals) {
+                for (const bool all_in_first : {true, false}) {
+                    Backend backend(guest, GetParam());
+                    std::vector<std::uint32_t> sizes(slots, 0);
+                    // Either the first slot holds what it can, or the last ones do.
+                    std::uint32_t left = total;
+                    for (std::size_t i = 0; i < slots; ++i) {
+                        const std::size_t at = all_in_first ? i : slots - 1 - i;
+                        sizes[at] = std::min<std::uint32_t>(left, 4096);
+                        left -= sizes[at];
+                    }
+                    sizes[0] += left;  // what does not fit leaves its page
+                    sender.put(sizes, extras);
+                    (void)guest.tx.push_and_check_notify();
+                    backend.run();
+                    const Rogue rogue = backend.queue->rogue();
+                    const bool crosses = left != 0;
+                    SCOPED_TRACE(testing::Message() << slots << " slots, " << extras << " extras, " << total
+                                                    << " octets, " << all_in_first);
+                    if (slots > 21) {
+                        ASSERT_EQ(rogue, Rogue::absurd_slot_count);
+                    } else if (slots <= 19 && crosses) {
+                        ASSERT_EQ(rogue, Rogue::crosses_page);
+                    } else {
+                        ASSERT_EQ(rogue, Rogue::none);
+                    }
+                    if (rogue != Rogue::none) {
+                        ++rogues;
+                        for (const auto& [id, page] : sender.pages) {
+                            ASSERT_TRUE(guest.take_back(page));
+                        }
+                        sender.pages.clear();
+                        sender.expected.pop_back();
+                        guest.tx = ring::TxFrontRing(guest.memory.page(guest.tx_frame).data());
+                        continue;
+                    }
+                    std::size_t nulls = 0;
+                    const auto answers = sender.answers(&nulls);
+                    ASSERT_EQ(answers.size(), slots);
+                    ASSERT_EQ(nulls, extras);
+                    ASSERT_EQ(guest.tx.in_flight(), 0U);
+                    const bool good = slots <= 19 && sizes[0] >= 14;
+                    for (const auto& [id, status] : answers) {
+                        ASSERT_EQ(status, good ? okay : error);
+                    }
+                    ASSERT_EQ(backend.port.sent.size(), good ? 1U : 0U);
+                    if (good) {
+                        ASSERT_EQ(backend.port.sent[0], sender.expected.back());
+                    }
+                    good ? ++delivered : ++dropped;
+                    ASSERT_EQ(guest.grants_in_use(), 1U);
+                }
+            }
+        }
+    }
+    EXPECT_GT(delivered, 500U);
+    EXPECT_GT(dropped, 500U);
+    EXPECT_GT(rogues, 100U);
+}
+
+TEST_P(TxQueueTest, RogueIsNeverTouchedAgain) {
+    Backend backend(guest, GetParam());
+    sender.put({100});
+    std::atomic_ref(reinterpret_cast<std::uint32_t&>(guest.memory.page(guest.tx_frame)[0])).store(1000);
+    EXPECT_FALSE(backend.queue->turn().worked);
+    EXPECT_EQ(backend.queue->rogue(), Rogue::impossible_producer);
+    EXPECT_TRUE(guest.tx_answers().empty());
+    EXPECT_TRUE(backend.port.sent.empty());
+    std::atomic_ref(reinterpret_cast<std::uint32_t&>(guest.memory.page(guest.tx_frame)[0])).store(1);
+    EXPECT_FALSE(backend.queue->turn().worked);
+    EXPECT_TRUE(backend.port.sent.empty());
+}
+
+TEST_P(TxQueueTest, HonestPacketsBeforeARogueOneGoOut) {
+    Backend backend(guest, GetParam());
+    sender.put({100});
+    sender.put({4097});
+    (void)guest.tx.push_and_check_notify();
+    backend.run();
+    EXPECT_EQ(backend.queue->rogue(), Rogue::crosses_page);
+    EXPECT_EQ(backend.port.sent.size(), 1U);
+    EXPECT_EQ(guest.tx_answers().size(), 1U);
+}
+
+/// A packet that names the guest's own ring page as its data is only data.
+TEST_P(TxQueueTest, RingPageAsDataIsHarmless) {
+    Backend backend(guest, GetParam());
+    TxRequest request;
+    request.gref = std::to_underlying(guest.tx_ring_ref);
+    request.size = 4096;
+    request.id = 7;
+    guest.tx.put(TxSlot::from(request));
+    (void)guest.tx.push_and_check_notify();
+    backend.run();
+    ASSERT_EQ(guest.tx_answers().size(), 1U);
+    EXPECT_EQ(backend.port.sent.size(), 1U);
+}
+
+/// While the backend works, another thread scribbles over every slot and index. Whatever the backend makes of it, it
+/// must be the processing of some snapshot: bounded, each answer within the ring, nothing left mapped.
+TEST_P(TxQueueTest, SurvivesAGuestThatScribblesOverItsRing) {
+    const MockGuest::Page page = guest.page();
+    for (int round = 0; round < 30; ++round) {
+        Backend backend(guest, GetParam());
+        std::atomic<bool> stop{false};
+        std::thread scribbler([&, seed = static_cast<std::uint32_t>(round) * 2654435761U + 1]() mutable {
+            ring::TxFrontRing::Shared shared(guest.memory.page(guest.tx_frame).data());
+            ring::Index prod = 0;
+            while (!stop.load(std::memory_order_relaxed)) {
+                seed = seed * 1664525 + 1013904223;
+                TxRequest request;
+                request.gref = (seed >> 24) % 4 == 0 ? seed >> 16 : std::to_underlying(page.ref);
+                request.offset = (seed >> 8) % 64 == 0 ? static_cast<std::uint16_t>(seed >> 12) : std::uint16_t{0};
+                request.size = static_cast<std::uint16_t>((seed >> 4) % 600);
+                request.id = static_cast<std::uint16_t>(seed >> 10);
+                request.flags.bits = (seed >> 20) % 8 == 0 ? TxFlags::more_data : std::uint16_t{0};
+                shared.write(seed >> 9, TxSlot::from(request));
+                if ((seed >> 14) % 4 == 0) {
+                    const ring::Index answered = shared.rsp_prod().load(std::memory_order_relaxed);
+                    prod = answered + (seed >> 11) % 200;
+                    shared.req_prod().store(prod, std::memory_order_release);
+                }
+            }
+        });
+        for (int turns = 0; turns < 300 && backend.queue->rogue() == Rogue::none; ++turns) {
+            (void)backend.queue->turn();
+            backend.port.sent.clear();
+        }
+        stop.store(true);
+        scribbler.join();
+        backend.queue->abandon();
+        EXPECT_EQ(guest.grants_in_use(), 1U);
+        guest.tx = ring::TxFrontRing(guest.memory.page(guest.tx_frame).data());
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Strategies, TxQueueTest, testing::Values(FetchStrategy::copy, FetchStrategy::map),
+                         [](const auto& p) { return p.param == FetchStrategy::copy ? "copy" : "map"; });
+
+}  // namespace
+}  // namespace uvif::netback
