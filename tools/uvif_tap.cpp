@@ -101,7 +101,7 @@ Result<void> Guest::follow(LinkState state) {
                 if (auto done = set_up(); !done) {
                     return done;
                 }
-                log(LogLevel::info, "vif {} is connected, {} queues", device_.id(), device_.queue_count());
+                log(LogLevel::info, "vif {} is connected, queue pairs: {}", device_.id(), device_.queue_count());
             }
             return tap_.set_carrier(state == LinkState::up);
         case LinkState::broken:
@@ -189,7 +189,7 @@ void declare(CLI::App& app, Options& options) {
 
 void announce(const Options& options, const Device& device) {
     const auto mac = device.mac();
-    const std::string line = fmt::format("connected: vif {}, {}, {:02x}, mtu {}, {} queues\n", device.id(), options.tap,
+    const std::string line = fmt::format("connected: vif {}, {}, {:02x}, mtu {}, queue pairs: {}\n", device.id(), options.tap,
                                          fmt::join(mac, ":"), device.mtu(), device.queue_count());
     fmt::print("{}", line);
     std::fflush(stdout);

@@ -29,7 +29,7 @@ namespace uvif::netfront {
 /// EINVAL with the name of the setting when one is out of its range.
 Result<void> check_config(const Config& config);
 
-class Device::Impl {
+class [[gnu::visibility("hidden")]] Device::Impl {
 public:
     /// Takes up device `id`: reads what the toolstack wrote, writes Initialising, and leaves the rest to advance().
     /// `hypervisor` outlives the device. `first_index` other than 0 is for tests of index wrap.

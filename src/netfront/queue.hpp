@@ -27,7 +27,7 @@ struct QueueSetup {
 
 /// Rings, buffers and event channels of one queue pair. The rings and RX buffers are shared writable, the
 /// TX buffers read-only. The stop reason is the one thing that two threads share.
-class Queue::Impl {
+class [[gnu::visibility("hidden")]] Queue::Impl {
 public:
     static Result<std::unique_ptr<Impl>> create(xen::Hypervisor& hypervisor, xen::GrantAllocator& grants,
                                                 const QueueSetup& setup);
