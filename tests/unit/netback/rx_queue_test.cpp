@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: MIT
+//
+// Guest RX against a guest that may do anything, over the emulated hypervisor, single-threaded.
+#include "netback/rx_queue.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <optional>
+
+#include "support/fake_port.hpp"
+#include "support/mock_guest.hpp"
+
+namespace uvif::netback {
+namespace {
+
+using ring::ExtraInfo;
+using ring::RxFlags;
+using ring::RxRequest;
+using ring::RxResponse;
+using ring::RxSlot;
+using test::FakePort;
+using test::Frame;
+using test::MockGuest;
+
+struct Backend {
+    explicit Backend(MockGuest& guest, RxFeatures features = {.scatter_gather = true, .announces_buffers = true},
+                     std::string_view faults = "")
+        : hypervisor(guest.host.open(test::backend_domain, *xen::FaultPlan::parse(faults))),
+          grants(*hypervisor->open_grant_table()) {
+        std::array<std::byte*, 1> page{};
+        EXPECT_EQ(grants->map(guest.id, std::array{guest.rx_ring_ref}, xen::Access::read_write, page, ring_mapping), 0);
+        auto ring = ring::RxBackRing::attach(page[0]);
+        queue = std::move(*RxQueue::create(*ring, guest.id, *grants, port, features));
+    }
+    ~Backend() {
+        queue.reset();
+        EXPECT_EQ(grants->unmap(std::array{ring_mapping}), 0);
+    }
+    Backend(const Backend&) = delete;
+    Backend& operator=(const Backend&) = delete;
+
+    void run() {
+        while (queue->turn(true).worked) {
+        }
+    }
+
+    std::unique_ptr<xen::Hypervisor> hypervisor;
+    std::unique_ptr<xen::GrantTable> grants;
+    xen::MappingId ring_mapping;
+    FakePort port;
+    std::unique_ptr<RxQueue> queue;
+};
+
+Frame frame(std::size_t length, Offload offload = {}) {
+    Frame f;
+    f.data.resize(length);
+    for (std::size_t i = 0; i < length; ++i) {
+        f.data[i] = static_cast<std::byte>(i * 7 + length);
+    }
+    f.offload = offload;
+    return f;
+}
+
+/// Posts buffers and reads packets back as a driver does: by position and by id.
+struct Receiver {
+    explicit Receiver(MockGuest& guest_in) : guest(guest_in) {}
+
+    void post(std::size_t count, xen::Access access = xen::Access::read_write) {
+        for (; count != 0; --count) {
+            const MockGuest::Page page = guest.page(access);
+            const std::uint16_t id = next_id++ % 512;  // as Windows: beyond 255
+            posted[guest.rx.put(RxRequest{id, 0, std::to_underlying(page.ref)})] = {id, page};
+        }
+        (void)guest.rx.push_and_check_notify();
+    }
+
+    struct Received {
+        Frame frame;
+        std::size_t slots = 0;
+        bool failed = false;
+    };
+
+    /// Everything that has arrived, each answer checked as netfront does.
+    std::vector<Received> take() {
+        std::vector<Received> packets;
+        const std::vector<RxSlot> answers = guest.rx_answers();
+        ring::Index index = guest.rx.consumed() - static_cast<ring::Index>(answers.size());
+        for (std::size_t i = 0; i < answers.size();) {
+            Received packet;
+            bool first = true;
+            for (bool more = true; more;) {
+                if (i == answers.size()) {
+                    ADD_FAILURE() << "a packet was published in part";
+                    return packets;
+                }
+                const RxResponse response = answers[i++].response();
+                const auto [id, page] = posted.at(index);
+                EXPECT_EQ(response.id, id) << "right position, wrong id";
+                const auto memory = guest.memory.page(page.frame);
+                if (response.status < 0) {
+                    packet.failed = true;
+                } else {
+                    const auto length = static_cast<std::size_t>(response.status);
+                    EXPECT_LE(response.offset + length, xen::page_size);
+                    packet.frame.data.insert(packet.frame.data.end(), memory.begin() + response.offset,
+                                             memory.begin() + response.offset + static_cast<std::ptrdiff_t>(length));
+                }
+                EXPECT_TRUE(guest.take_back(page)) << "answered while its page was still in use";
+                posted.erase(index++);
+                ++packet.slots;
+                if (first) {
+                    packet.frame.offload.checksum_blank = response.flags.has(RxFlags::checksum_blank);
+                    packet.frame.offload.data_validated = response.flags.has(RxFlags::data_validated);
+                } else {
+                    EXPECT_FALSE(response.flags.has(RxFlags::extra_info | RxFlags::checksum_blank));
+                }
+                if (response.flags.has(RxFlags::extra_info)) {
+                    const ExtraInfo extra = answers.at(i++).extra();
+                    EXPECT_EQ(extra.type, 1);
+                    EXPECT_EQ(extra.flags, 0);
+                    packet.frame.offload.gso_type = GsoType{extra.gso_type()};
+                    packet.frame.offload.gso_size = extra.gso_size();
+                    EXPECT_TRUE(guest.take_back(posted.at(index).second));
+                    posted.erase(index++);
+                    ++packet.slots;
+                }
+                first = false;
+                more = response.flags.has(RxFlags::more_data);
+            }
+            packets.push_back(std::move(packet));
+        }
+        return packets;
+    }
+
+    MockGuest& guest;
+    std::map<ring::Index, std::pair<std::uint16_t, MockGuest::Page>> posted;  // by ring index
+    std::uint16_t next_id = 300;
+};
+
+class RxQueueTest : public testing::Test {
+protected:
+    std::unique_ptr<xen::LocalHost> host = *xen::LocalHost::create();
+    MockGuest guest{*host, 0xffffff80U};
+    Receiver receiver{guest};
+};
+
+TEST_F(RxQueueTest, DeliversOctetsOffloadsAndSlots) {
+    Backend backend(guest);
+    struct Case {
+        Frame frame;
+        std::size_t slots;
+    };
+    const Offload blank{.checksum_blank = true, .data_validated = true, .gso_type = GsoType::none, .gso_size = 0};
+    const Offload gso{.checksum_blank = true, .data_validated = true, .gso_type = GsoType::tcpv4, .gso_size = 1448};
+    const std::vector<Case> cases{
+        {frame(60), 1},        {frame(1514, blank), 1}, {frame(4096), 1},   {frame(4097), 2},        {frame(9014), 3},
+        {frame(5000, gso), 3}, {frame(65535, gso), 17}, {frame(65535), 16}, {frame(61440, gso), 16}, {frame(14), 1},
+    };
+    for (int round = 0; round < 3; ++round) {
+        receiver.post(100);
+        for (const Case& c : cases) {
+            backend.port.to_receive.push_back(c.frame);
+        }
+        backend.run();
+        const auto packets = receiver.take();
+        ASSERT_EQ(packets.size(), cases.size());
+        for (std::size_t i = 0; i < cases.size(); ++i) {
+            EXPECT_EQ(packets[i].frame, cases[i].frame) << i;
+            EXPECT_EQ(packets[i].slots, cases[i].slots) << i;
+            EXPECT_EQ(RxQueue::slots_needed([&] {
+                          Packet p;
+                          p.length = static_cast<std::uint32_t>(cases[i].frame.data.size());
+                          p.offload = cases[i].frame.offload;
+                          return p;
+                      }()),
+                      cases[i].slots);
+        }
+    }
+}
+
+TEST_F(RxQueueTest, WaitsForExactlyTheSlotsItNeeds) {
+    Backend backend(guest);
+    backend.port.to_receive = {frame(9000), frame(60)};
+    backend.run();
+    EXPECT_TRUE(backend.queue->arm());
+    receiver.post(2);
+    backend.run();
+    EXPECT_TRUE(receiver.take().empty()) << "needs three, and nothing overtakes it";
+    ASSERT_TRUE(backend.queue->arm());
+    const MockGuest::Page page = guest.page(xen::Access::read_write);
+    receiver.posted[guest.rx.put(RxRequest{1, 0, std::to_underlying(page.ref)})] = {1, page};
+    EXPECT_TRUE(guest.rx.push_and_check_notify()) << "the third is asked for";
+    backend.run();
+    EXPECT_EQ(receiver.take().size(), 1U);
+    receiver.post(1);
+    backend.run();
+    EXPECT_EQ(receiver.take().size(), 1U);
+}
+
+TEST_F(RxQueueTest, SilentGuestBoundsWhatIsTakenFromThePort) {
+    Backend backend(guest);
+    for (int i = 0; i < 1000; ++i) {
+        backend.port.to_receive.push_back(frame(60));
+    }
+    backend.run();
+    EXPECT_EQ(backend.port.to_receive.size(), 1000 - RxQueue::packets_per_turn);
+    EXPECT_FALSE(backend.queue->wants_packets());
+    receiver.post(200);
+    backend.run();
+    EXPECT_EQ(receiver.take().size(), 200U);
+}
+
+TEST_F(RxQueueTest, GuestThatDoesNotAnnounceBuffersIsNotWaitedFor) {
+    Backend backend(guest, {.scatter_gather = true, .announces_buffers = false});
+    receiver.post(1);
+    backend.port.to_receive = {frame(60), frame(61), frame(62)};
+    backend.run();
+    EXPECT_EQ(receiver.take().size(), 1U);
+    EXPECT_EQ(backend.queue->counters().drops[static_cast<std::size_t>(RxDrop::no_buffers)], 2U);
+    EXPECT_TRUE(backend.queue->wants_packets());
+}
+
+TEST_F(RxQueueTest, WithoutScatterGatherNothingAboveAPage) {
+    Backend backend(guest, {.scatter_gather = false, .announces_buffers = true});
+    receiver.post(10);
+    backend.port.to_receive = {frame(4097), frame(4096)};
+    backend.run();
+    const auto packets = receiver.take();
+    ASSERT_EQ(packets.size(), 1U);
+    EXPECT_EQ(packets[0].frame.data.size(), 4096U);
+    EXPECT_EQ(backend.queue->counters().drops[static_cast<std::size_t>(RxDrop::no_scatter_gather)], 1U);
+}
+
+TEST_F(RxQueueTest, BlankChecksumsAreCompletedForGuestsThatDoNotTakeThem) {
+    // UDP over IPv4, its checksum field holding the pseudo header's sum.
+    Frame udp = frame(60);
+    constexpr std::array<std::uint8_t, 42> header{
+        2,  0,   0,  0,  0, 1,  2,    0,   0,  0,  0, 2, 8,  0,                     // Ethernet
+        69, 0,   0,  46, 0, 0,  0,    0,   64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,  // IPv4, 46 octets
+        4,  210, 22, 46, 0, 26, 0x14, 0x2e};  // UDP, 26 octets; sum of 10.0.0.1, .2, 17, 26
+    for (std::size_t i = 0; i < header.size(); ++i) {
+        udp.data[i] = static_cast<std::byte>(header[i]);
+    }
+    udp.offload = {.checksum_blank = true, .data_validated = true, .gso_type = GsoType::none, .gso_size = 0};
+    for (const bool takes_v4 : {true, false}) {
+        Backend backend(
+            guest, {.scatter_gather = true, .checksum_v4 = takes_v4, .checksum_v6 = true, .announces_buffers = true});
+        receiver.post(1);
+        backend.port.to_receive = {udp};
+        backend.run();
+        const auto packets = receiver.take();
+        ASSERT_EQ(packets.size(), 1U);
+        EXPECT_EQ(packets[0].frame.offload.checksum_blank, takes_v4);
+        // One's complement sum over pseudo header and datagram of a right checksum is all ones.
+        std::uint32_t sum = 0x0a00 + 0x0001 + 0x0a00 + 0x0002 + 17 + 26;
+        for (std::size_t i = 34; i < 60; i += 2) {
+            sum += (std::to_integer<std::uint32_t>(packets[0].frame.data[i]) << 8) +
+                   std::to_integer<std::uint32_t>(packets[0].frame.data[i + 1]);
+        }
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        EXPECT_EQ(sum == 0xffff, !takes_v4);
+    }
+}
+
+TEST_F(RxQueueTest, BadGrantFailsOnlyItsOwnSlot) {
+    Backend backend(guest);
+    for (const std::size_t bad : {0, 1, 2}) {
+        receiver.post(5);
+        auto at = receiver.posted.begin();
+        std::advance(at, 1 + bad);
+        guest.memory.write_entry(at->second.second.ref, {xen::grant_permit_access | xen::grant_read_only, 0, 1});
+        backend.port.to_receive = {frame(60), frame(9000), frame(61)};
+        backend.run();
+        const auto packets = receiver.take();
+        ASSERT_EQ(packets.size(), 3U);
+        EXPECT_EQ(packets[0].frame, frame(60));
+        EXPECT_TRUE(packets[1].failed);
+        EXPECT_EQ(packets[1].slots, 3U) << "the chain keeps its length";
+        EXPECT_EQ(packets[2].frame, frame(61));
+    }
+    EXPECT_EQ(backend.queue->counters().drops[static_cast<std::size_t>(RxDrop::rx_grant_failed)], 3U);
+    EXPECT_EQ(backend.queue->counters().packets, 6U);
+}
+
+TEST_F(RxQueueTest, FailingHypervisorCallFailsTheTurnsSlots) {
+    Backend backend(guest, {.scatter_gather = true, .announces_buffers = true}, "copy@1");
+    receiver.post(10);
+    backend.port.to_receive = {frame(60), frame(5000)};
+    backend.run();
+    auto packets = receiver.take();
+    ASSERT_EQ(packets.size(), 2U);
+    EXPECT_TRUE(packets[0].failed);
+    EXPECT_TRUE(packets[1].failed);
+    backend.port.to_receive = {frame(60)};
+    backend.run();
+    packets = receiver.take();
+    ASSERT_EQ(packets.size(), 1U);
+    EXPECT_EQ(packets[0].frame, frame(60));
+}
+
+TEST_F(RxQueueTest, ImpossibleProducerIsRogue) {
+    Backend backend(guest);
+    receiver.post(4);
+    std::atomic_ref(reinterpret_cast<std::uint32_t&>(guest.memory.page(guest.rx_frame)[0])).store(0xffffff80U + 300);
+    backend.port.to_receive = {frame(60)};
+    backend.run();
+    // An impossible index reads as "nothing posted" until it is looked at with intent to take.
+    for (int i = 0; i < 3 && backend.queue->rogue() == Rogue::none; ++i) {
+        (void)backend.queue->arm();
+        backend.run();
+    }
+    EXPECT_EQ(backend.queue->rogue(), Rogue::impossible_producer);
+    EXPECT_TRUE(guest.rx_answers().empty());
+}
+
+TEST_F(RxQueueTest, EndlessPortGivesNoMoreThanTheGuestHasRoomFor) {
+    Backend backend(guest);
+    backend.port.endless = true;
+    for (int i = 0; i < 500; ++i) {
+        backend.port.to_receive.push_back(frame(60));
+    }
+    receiver.post(10);
+    backend.run();
+    EXPECT_EQ(backend.port.to_receive.size(), 490U);
+    EXPECT_TRUE(backend.queue->arm()) << "asleep until the guest posts more";
+    const MockGuest::Page page = guest.page(xen::Access::read_write);
+    receiver.posted[guest.rx.put(RxRequest{1, 0, std::to_underlying(page.ref)})] = {1, page};
+    EXPECT_TRUE(guest.rx.push_and_check_notify());
+}
+
+}  // namespace
+}  // namespace uvif::netback
