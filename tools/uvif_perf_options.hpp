@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace uvif::perf {
+
+/// Which way packets go, as ever named from the guest.
+enum class Mode : std::uint8_t { tx, rx, echo };
+
+struct Options {
+    Mode mode = Mode::tx;
+    unsigned size = 64;  ///< octets, Ethernet header included
+    unsigned queues = 1;
+    double time_s = 10;
+    double interval_s = 1;  ///< 0: none
+    double omit_s = 0;
+    bool latency = false;  ///< echo with one packet in flight
+    unsigned spin_us = 20;
+    bool split = true;
+    bool json = false;
+    // Who is measured: a guest of a running machine,
+    std::string hypervisor;
+    std::optional<unsigned> device;
+    std::string control;
+    // or one of our own making.
+    bool self = false;
+    std::string strategy = "copy";
+    std::string loop = "auto";
+    bool charged = false;
+};
+
+[[nodiscard]] constexpr const char* name_of(Mode mode) noexcept {
+    return mode == Mode::tx ? "tx" : mode == Mode::rx ? "rx" : "echo";
+}
+
+}  // namespace uvif::perf
