@@ -27,12 +27,12 @@ Result<T> tell(StoreAnswer<T>&& answer, std::string_view what, std::string_view 
 
 }  // namespace
 
-Result<std::unique_ptr<LocalStore>> LocalStore::open(StoreCore& core, DomainId domain) {
+Result<std::unique_ptr<Store>> LocalStore::open(StoreCore& core, DomainId domain) {
     const int event = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (event < 0) {
         return fail(errno, "cannot make an eventfd for a store: raise the limit on open files");
     }
-    return std::unique_ptr<LocalStore>(new LocalStore(core, domain, event));
+    return std::unique_ptr<Store>(new LocalStore(core, domain, event));
 }
 
 LocalStore::LocalStore(StoreCore& core, DomainId domain, int event)

@@ -13,7 +13,7 @@ namespace uvif::xen {
 /// Thread rule: that of the core, which outlives it.
 class LocalStore final : public Store {
 public:
-    static Result<std::unique_ptr<LocalStore>> open(StoreCore& core, DomainId domain);
+    static Result<std::unique_ptr<Store>> open(StoreCore& core, DomainId domain);
     ~LocalStore() override;
 
     Result<std::string> read(std::string_view path, Transaction t) override;
