@@ -103,10 +103,12 @@ bool RxQueue::receive() noexcept {
     return got < room;
 }
 
-/// Moves packets from the waiting line to the ring until one does not fit. True when any moved.
+/// Moves packets from the waiting line to the ring until one does not fit, or enough for a turn have. True when any
+/// moved.
 bool RxQueue::deliver() noexcept {
     const std::size_t before = waiting_begin_;
-    while (waiting_begin_ != waiting_end_) {
+    const std::uint64_t enough = counters_.bytes + bytes_per_turn;
+    while (waiting_begin_ != waiting_end_ && counters_.bytes < enough) {
         Packet& packet = *waiting_[waiting_begin_];
         if (packet.length > xen::page_size && !features_.scatter_gather) {
             discard(RxDrop::no_scatter_gather);

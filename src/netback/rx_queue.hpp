@@ -71,6 +71,10 @@ public:
     static constexpr std::size_t packets_per_turn = 64;
 
 private:
+    /// So that the guest works on the first packets while the next are copied. A whole ring of 64 KiB packets copied
+    /// before it hears of the first would have it fall asleep meanwhile.
+    static constexpr std::uint64_t bytes_per_turn = 128 * 1024;
+
     RxQueue(ring::RxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port, RxFeatures features,
             BufferPool buffers);
 
