@@ -166,7 +166,8 @@ std::size_t TapPort::receive(std::span<Packet* const> packets) noexcept {
             failed_ = failed_ || is_deleted(errno);
             break;
         }
-        const std::size_t length = static_cast<std::size_t>(result) - std::min<std::size_t>(sizeof header, result);
+        const auto octets = static_cast<std::size_t>(result);
+        const std::size_t length = octets - std::min(octets, sizeof header);
         const auto offload = from_vnet(header);
         if (!offload || length < limits::packet_length_min || length > limits::packet_length) {
             ++counters_.receive_dropped;

@@ -37,7 +37,8 @@ void Mailbox::post(Function function) noexcept {
     }
     if (below == nullptr) {
         // Cannot fail: the counter would need 2^64 posts without one drain.
-        eventfd_write(event_.get(), 1);
+        const eventfd_t one = 1;
+        [[maybe_unused]] const ssize_t written = ::write(event_.get(), &one, sizeof one);
     }
 }
 
@@ -68,8 +69,8 @@ bool Mailbox::call_and_wait(Function function) {
 }
 
 void Mailbox::drain() noexcept {
-    eventfd_t ignored = 0;
-    eventfd_read(event_.get(), &ignored);
+    eventfd_t posts = 0;
+    [[maybe_unused]] const ssize_t emptied = ::read(event_.get(), &posts, sizeof posts);
     for (Node* node = take_all(); node != nullptr;) {
         const std::unique_ptr<Node> current(std::exchange(node, node->next));
         current->function();

@@ -26,7 +26,7 @@ public:
     static Result<std::unique_ptr<Mailbox>> create();
     Mailbox(const Mailbox&) = delete;
     Mailbox& operator=(const Mailbox&) = delete;
-    /// Drops what nobody ran; a `call_and_wait` still waiting returns false.
+    /// Drops what nobody ran; a `call_and_wait` still waiting returns false. Nobody may be posting.
     ~Mailbox();
 
     /// Has `function` run by the reader, after all that this thread posted before. Any thread; never blocks.

@@ -32,7 +32,7 @@ TEST(BufferPool, GivesEachBufferOnce) {
     for (std::byte* buffer : taken) {
         EXPECT_TRUE(before == nullptr || before + 65536 <= buffer) << "buffers overlap";
         before = buffer;
-        for (const std::size_t at : {0, 65535}) {
+        for (const std::size_t at : {std::size_t{0}, std::size_t{65535}}) {
             EXPECT_EQ(buffer[at], buffer[1]) << "another buffer's octets";
         }
         pool->give(buffer);

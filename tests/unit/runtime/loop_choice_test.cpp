@@ -33,13 +33,13 @@ bool restrict_thread(unsigned system_call, unsigned action) {
 }
 
 TEST(LoopChoice, FallsBackToEpollWhereUringIsForbidden) {
-    for (const unsigned code : {EPERM, ENOSYS}) {
+    for (const int code : {EPERM, ENOSYS}) {
         bool restricted = false;
         std::string automatic;
         int asked_for = 0;
         std::string message;
         std::thread container([&] {
-            restricted = restrict_thread(SYS_io_uring_setup, SECCOMP_RET_ERRNO | code);
+            restricted = restrict_thread(SYS_io_uring_setup, SECCOMP_RET_ERRNO | static_cast<unsigned>(code));
             if (auto loop = Loop::create(LoopKind::automatic)) {
                 automatic = (*loop)->name();
             }
@@ -53,7 +53,7 @@ TEST(LoopChoice, FallsBackToEpollWhereUringIsForbidden) {
             GTEST_SKIP() << "seccomp filters are not to be had here";
         }
         EXPECT_EQ(automatic, "epoll");
-        EXPECT_EQ(asked_for, static_cast<int>(code));
+        EXPECT_EQ(asked_for, code);
         EXPECT_NE(message.find("io_uring"), std::string::npos) << message;
     }
 }

@@ -4,8 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -115,8 +118,10 @@ TEST(Mailbox, CallWaitsUntilItRan) {
 TEST(Mailbox, CallReturnsWhenTheReaderGoes) {
     auto box = *Mailbox::create();
     std::atomic<int> answer{-1};
-    std::thread caller([&] { answer = box->call_and_wait([] {}) ? 1 : 0; });
+    std::thread caller([&answer, mailbox = box.get()] { answer = mailbox->call_and_wait([] {}) ? 1 : 0; });
     ASSERT_TRUE(readable(box->fd(), 20000));
+    std::uint64_t posts = 0;
+    ASSERT_EQ(::read(box->fd(), &posts, sizeof posts), 8);  // the caller has left the mailbox, and waits
     box.reset();
     caller.join();
     EXPECT_EQ(answer, 0);
