@@ -39,7 +39,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const uvif::Offload offload = take_offload(data);
     const std::size_t seen = data[3] * std::size_t{2};
     std::vector<std::byte> packet(size - control);
-    std::memcpy(packet.data(), data + control, packet.size());
+    std::transform(data + control, data + size, packet.begin(), [](std::uint8_t octet) { return std::byte{octet}; });
     const auto length = static_cast<std::uint32_t>(packet.size());
 
     // What is seen of a packet is a copy of its own, so that a read beyond it is found.
