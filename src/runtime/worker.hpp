@@ -79,6 +79,9 @@ public:
     /// One round of turns, with a sleep of up to `sleep_ns` at its end when nothing moved (-1: until woken).
     void step(std::int64_t sleep_ns) noexcept;
 
+    /// Every task is armed: only an event, a ready descriptor or a message brings more work.
+    [[nodiscard]] bool asleep() const noexcept { return active_.empty(); }
+
     [[nodiscard]] Loop& loop() noexcept { return *loop_; }
     [[nodiscard]] xen::GrantTable& grants() noexcept { return *grants_; }
     [[nodiscard]] xen::EventChannels& events() noexcept { return *events_; }

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <cstring>
 #include <deque>
 #include <vector>
 
 #include "port/port.hpp"
+#include "runtime/unique_fd.hpp"
 
 namespace uvif::test {
 
@@ -26,25 +29,33 @@ public:
     bool defer = false;    ///< keep packets until finish()
     bool room = true;      ///< writable()
     bool endless = false;  ///< always_ready()
+    UniqueFd ready;        ///< fd() when it is an eventfd: readable while `to_receive` holds something
+
+    void offer(Frame frame) {
+        to_receive.push_back(std::move(frame));
+        const std::uint64_t one = 1;
+        (void)!::write(ready.get(), &one, sizeof one);
+    }
 
     [[nodiscard]] bool writable() const noexcept override { return room; }
     void submit(std::span<Packet* const> packets) noexcept override {
         for (Packet* packet : packets) {
             ++counters_.submitted;
-            if (defer) {
-                held_.push_back(packet);
-            } else {
-                finish_one(packet);
-            }
+            sent.push_back(gather(*packet));
+            held_.push_back({packet, sent.back()});
+        }
+        if (!defer) {
+            finish(held_.size());
         }
     }
     void flush(bool /*abandon*/) noexcept override { finish(held_.size()); }
     /// Completes the oldest `count` of those held.
     void finish(std::size_t count) noexcept {
         for (; count != 0 && !held_.empty(); --count) {
-            Packet* packet = held_.front();
+            const auto [packet, as_submitted] = std::move(held_.front());
             held_.pop_front();
-            finish_one(packet);
+            EXPECT_EQ(gather(*packet), as_submitted) << "a packet's memory changed before it was completed";
+            complete(packet);
         }
     }
     [[nodiscard]] std::size_t held() const noexcept { return held_.size(); }
@@ -60,24 +71,27 @@ public:
             to_receive.pop_front();
             ++counters_.received;
         }
+        if (ready && to_receive.empty()) {
+            std::uint64_t count = 0;
+            (void)!::read(ready.get(), &count, sizeof count);
+        }
         return n;
     }
-    [[nodiscard]] int fd() const noexcept override { return -1; }
+    [[nodiscard]] int fd() const noexcept override { return ready.get(); }
     [[nodiscard]] bool always_ready() const noexcept override { return endless; }
     [[nodiscard]] const PortCounters& counters() const noexcept override { return counters_; }
 
 private:
-    void finish_one(Packet* packet) {
+    static Frame gather(const Packet& packet) {
         Frame frame;
-        for (const Fragment& piece : packet->pieces()) {
+        for (const Fragment& piece : packet.pieces()) {
             frame.data.insert(frame.data.end(), piece.data, piece.data + piece.length);
         }
-        frame.offload = packet->offload;
-        sent.push_back(std::move(frame));
-        complete(packet);
+        frame.offload = packet.offload;
+        return frame;
     }
 
-    std::deque<Packet*> held_;
+    std::deque<std::pair<Packet*, Frame>> held_;
     PortCounters counters_;
 };
 
