@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -36,6 +37,7 @@ public:
         pid_ = ::fork();
         if (pid_ == 0) {
             ::close(pipe_ends[0]);
+            ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that crashes leaves nobody behind
             body([&pipe_ends] {
                 const char ready = 'r';
                 if (::write(pipe_ends[1], &ready, 1) != 1) {
@@ -224,6 +226,19 @@ TEST_P(RemoteTest, ErrorsComeWithTheMachinesWords) {
     EXPECT_EQ(allocator->share(dom0, wire::max_share_pages + 1, Access::read_write).error().code, ENOSPC);
     auto events = must(hypervisor(guest)->open_event_channels());
     EXPECT_EQ(events->bind_interdomain(dom0, EventPort{5}).error().code, EINVAL);
+}
+
+TEST_P(RemoteTest, FaultsComeFromTheEnvironment) {
+    ASSERT_EQ(::setenv("UVIF_FAULTS", "open@2=EMFILE,store.write@1=ENOSPC", 1), 0);
+    auto xen = hypervisor(dom0);
+    ASSERT_EQ(::setenv("UVIF_FAULTS", "nonsense", 1), 0);
+    EXPECT_FALSE(open_hypervisor("emulated:" + hypervisor_socket(directory, dom0)));
+    ASSERT_EQ(::unsetenv("UVIF_FAULTS"), 0);
+    auto store = must(xen->open_store());
+    EXPECT_EQ(store->write("/x", "1", Transaction::none).error().code, ENOSPC);
+    EXPECT_TRUE(store->write("/x", "1", Transaction::none));
+    EXPECT_EQ(xen->open_grant_table().error().code, EMFILE);
+    EXPECT_TRUE(xen->open_grant_table());
 }
 
 TEST_P(RemoteTest, ADestroyedDomainsProcessesAreCutOff) {
