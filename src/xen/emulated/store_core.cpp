@@ -54,13 +54,16 @@ void StoreCore::release(DomainId domain) {
         if (!orphans.empty() && is_at_or_below(path, orphans.back())) {
             return;
         }
-        if (node.permissions.front().domain == domain) {
-            orphans.push_back(path);
-            return;
-        }
         Permissions kept = node.permissions;
+        if (kept.front().domain == domain) {
+            if (path != "/") {
+                orphans.push_back(path);
+                return;
+            }
+            kept.front() = {dom0, 'n'};  // somebody gave the root away, and it cannot go
+        }
         std::erase_if(kept, [domain](const Permission& entry) { return entry.domain == domain; });
-        if (kept.size() != node.permissions.size()) {
+        if (node.permissions.front().domain == domain || kept.size() != node.permissions.size()) {
             shared.emplace_back(path, std::move(kept));
         }
     });

@@ -201,6 +201,15 @@ TEST_F(Core, AReleasedDomainLeavesNothing) {
     EXPECT_EQ(core_.tree().owned(DomainId{1}), 0U);
 }
 
+TEST_F(Core, TheRootOutlivesADomainThatOwnedIt) {
+    core_.introduce(DomainId{1});
+    ASSERT_TRUE(dom0_.set_permissions("/", {{DomainId{1}, 'b'}, {DomainId{2}, 'r'}}, none));
+    ASSERT_TRUE(dom1_.write("/of_theirs", "", none));
+    core_.release(DomainId{1});
+    EXPECT_EQ(text(dom0_.permissions("/", none).value()), "n0,r2");
+    EXPECT_EQ(code(dom0_.read("/of_theirs", none)), ENOENT);
+}
+
 TEST_F(Core, SameCallsSameTree) {
     const auto run = [](StoreCore& core) {
         StoreSession session(core, DomainId{0});
