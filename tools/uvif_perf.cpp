@@ -305,7 +305,12 @@ Result<void> Run::measure() {
     traffic_->stop();
     // An end before the first interval: what there is.
     const Figures sum = Figures::between(options_.mode, begin, from, last);
-    std::string error = !wakeup ? wakeup.error().message : *wakeup == Wakeup::link_lost ? why_lost() : "";
+    std::string error;
+    if (!wakeup) {
+        error = machine_ && machine_->casualty() != nullptr ? why_lost() : wakeup.error().message;
+    } else if (*wakeup == Wakeup::link_lost) {
+        error = why_lost();
+    }
     if (error.empty() && sum.packets == 0 && *wakeup == Wakeup::due) {
         error = "no packet arrived";
     }

@@ -80,9 +80,9 @@ public:
 
     void run() noexcept {
         while (!stopping_.load(std::memory_order_relaxed)) {
-            const bool worked = mode_ == Mode::tx ? send() : mode_ == Mode::rx ? receive() : bounce();
-            publish();
+            const bool worked = mode_ == Mode::tx ? send() : mode_ == Mode::rx ? receive() != 0 : bounce();
             if (worked) {
+                publish();
                 idle_since_ns_ = 0;
                 empty_turns_ = 0;
             } else {
@@ -173,7 +173,8 @@ private:
 
     bool send() noexcept { return gather(burst_) == burst_ && emit(burst_) != 0; }
 
-    bool receive() noexcept {
+    /// Takes, looks at and releases what has come; returns how much.
+    std::size_t receive() noexcept {
         const std::size_t count = queue_.receive(in_);
         const std::span<const Packet> packets(in_.data(), count);
         for (const Packet& packet : packets) {
@@ -182,7 +183,7 @@ private:
         if (count != 0) {
             queue_.release(packets);
         }
-        return count != 0;
+        return count;
     }
 
     void inspect(const Packet& packet) noexcept {
@@ -199,15 +200,16 @@ private:
 
     /// A closed loop: as many packets are under way as the window allows.
     bool bounce() noexcept {
-        const std::uint64_t before = queue_.statistics().rx_packets;
-        bool worked = receive();
-        const std::uint64_t came = queue_.statistics().rx_packets - before;
-        outstanding_ -= std::min<std::uint64_t>(came, outstanding_);
+        const std::size_t came = receive();
+        bool worked = came != 0;
+        outstanding_ -= std::min(came, outstanding_);
         if (latency_ && came != 0 && last_number_ == next_number_ - 1) {
             note_latency();  // not of one that had been given up
         }
         const std::size_t room = std::min(window_ - outstanding_, burst_);
-        if (room >= std::min(burst_, window_) && gather(room) >= room) {
+        const bool wanted = room >= std::min(burst_, window_);
+        starved_ = wanted && gather(room) < room;
+        if (wanted && !starved_) {
             if (latency_) {
                 sent_ns_ = monotonic_ns();
             }
@@ -243,7 +245,9 @@ private:
         if (mode_ == Mode::tx) {
             receive();  // others may send to us: nobody reads it, and it would keep us awake
         }
-        if (queue_.arm(mode_ != Mode::rx)) {
+        const bool asleep = queue_.arm(mode_ == Mode::tx || starved_);
+        publish();
+        if (asleep) {
             std::array<pollfd, 2> fds{{{queue_.fd(), POLLIN, 0}, {wake_, POLLIN, 0}}};
             ::poll(fds.data(), fds.size(), outstanding_ == 0 ? -1 : static_cast<int>(echo_patience_ns / ns_per_ms));
         }
@@ -282,6 +286,7 @@ private:
     std::uint64_t inspected_ = 0;
     std::uint64_t lost_ = 0;
     std::size_t outstanding_ = 0;  ///< echoes under way
+    bool starved_ = false;         ///< more could be, if the backend answered what it has
     std::int64_t sent_ns_ = 0;
     std::int64_t moved_ns_ = 0;  ///< when the loop was first seen to stand still; 0: it moves
     std::int64_t idle_since_ns_ = 0;
