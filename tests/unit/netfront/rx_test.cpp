@@ -109,21 +109,24 @@ TEST_P(NetfrontRxGivesUp, the_packet_and_nothing_else) {
     for (const ring::RxResponse& slot : GetParam().slots) {
         pair.answer(slot.status, slot.flags.bits, slot.offset);
     }
-    pair.answer(61);
+    pair.answer(40, more);
+    pair.answer(21);
     static_cast<void>(pair.publish());
     const auto received = pair.receive();
     EXPECT_EQ(received.breach, nullptr);
     ASSERT_EQ(received.packets, 2U);
     EXPECT_EQ(pair.packets[1].length, 61U);
     EXPECT_EQ(pair.statistics.rx_errors, 1U);
-    EXPECT_EQ(pair.front.lent(), 2U);
+    EXPECT_EQ(pair.front.lent(), 3U);
     static_cast<void>(pair.front.release(pair.packets));
     pair.expect_all_posted();
 }
 
 INSTANTIATE_TEST_SUITE_P(
     table, NetfrontRxGivesUp,
-    ::testing::Values(BadSlot{"error", {{0, 0, {}, -1}}}, BadSlot{"worst_error", {{0, 0, {}, -32768}}},
+    ::testing::Values(BadSlot{"error", {{0, 0, {}, -1}}}, BadSlot{"error_with_offset", {{0, 100, {}, -1}}},
+                      BadSlot{"error_that_a_sum_would_hide", {{0, 100, {more}, -1}, {0, 0, {}, 50}}},
+                      BadSlot{"worst_error", {{0, 0, {}, -32768}}},
                       BadSlot{"error_first", {{0, 0, {more}, -1}, {0, 0, {}, 100}}},
                       BadSlot{"error_in_the_middle", {{0, 0, {more}, 100}, {0, 0, {more}, -1}, {0, 0, {}, 100}}},
                       BadSlot{"longer_than_a_page", {{0, 0, {}, 4097}}}, BadSlot{"offset_beyond", {{0, 4000, {}, 97}}},

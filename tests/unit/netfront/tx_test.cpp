@@ -302,6 +302,7 @@ TEST(NetfrontTx, patient_arming_waits_for_half_but_never_past_an_answer) {
     EXPECT_TRUE(pair.front.arm(false));
     pair.answer(ids[6]);
     EXPECT_TRUE(pair.publish());
+    EXPECT_FALSE(pair.front.arm(true)) << "one answer of four stands there, and nobody sleeps over it";
 }
 
 constexpr std::uint16_t extra_id = 0xdead;
