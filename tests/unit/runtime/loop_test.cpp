@@ -54,6 +54,16 @@ UniqueFd event_fd(unsigned value = 0) {
     return UniqueFd(::eventfd(value, EFD_NONBLOCK | EFD_CLOEXEC));
 }
 
+/// A new event descriptor with a number that was just closed.
+UniqueFd event_fd_at(int number) {
+    UniqueFd event = event_fd();
+    if (event.get() == number) {
+        return event;
+    }
+    EXPECT_EQ(::dup3(event.get(), number, O_CLOEXEC), number);
+    return UniqueFd(number);
+}
+
 class LoopTest : public testing::TestWithParam<LoopKind> {
 protected:
     void SetUp() override {
@@ -172,6 +182,19 @@ TEST_P(LoopTest, ReportsWhatModifyAsksFor) {
     EXPECT_THAT(recorder_.seen, ElementsAre(EPOLLOUT, EPOLLIN));
 }
 
+TEST_P(LoopTest, ModifyTakesBackWhatIsOnItsWay) {
+    const Pair pair = socket_pair();
+    ASSERT_TRUE(loop_->add(pair.ours.get(), EPOLLIN, recorder_));
+    loop_->wait(0);
+    ASSERT_EQ(::write(pair.theirs.get(), "x", 1), 1);
+    loop_->modify(pair.ours.get(), EPOLLOUT);
+    loop_->wait(0);
+    EXPECT_THAT(recorder_.seen, ElementsAre(EPOLLOUT));
+    loop_->modify(pair.ours.get(), 0);
+    loop_->wait(0);
+    EXPECT_EQ(recorder_.seen.size(), 1U);
+}
+
 TEST_P(LoopTest, EventsOfZeroKeepSilentAboutEverything) {
     Pair pair = socket_pair(SOCK_STREAM);
     ASSERT_TRUE(loop_->add(pair.ours.get(), 0, recorder_));
@@ -248,35 +271,55 @@ TEST_P(LoopTest, AHandlerMaySilenceAnother) {
     EXPECT_EQ(first.seen.size() + second.seen.size(), 1U);
 }
 
+TEST_P(LoopTest, AHandlerMayNarrowAnother) {
+    const Pair one = socket_pair();
+    const Pair two = socket_pair();
+    Recorder first;
+    Recorder second;
+    first.then = [&] { loop_->modify(two.ours.get(), EPOLLIN); };
+    second.then = [&] { loop_->modify(one.ours.get(), EPOLLIN); };
+    ASSERT_TRUE(loop_->add(one.ours.get(), EPOLLIN | EPOLLOUT, first));
+    ASSERT_TRUE(loop_->add(two.ours.get(), EPOLLIN | EPOLLOUT, second));
+    loop_->wait(0);
+    EXPECT_EQ(first.seen.size() + second.seen.size(), 1U);
+}
+
+/// An event that was on its way when its descriptor was removed does not reach the next one of that number.
 TEST_P(LoopTest, ANumberUsedAgainIsNotTakenForTheOldDescriptor) {
+    UniqueFd event = event_fd();
+    const int number = event.get();
+    ASSERT_TRUE(loop_->add(number, EPOLLIN, recorder_));
+    loop_->wait(0);
+    eventfd_write(number, 1);
+    loop_->remove(number);
+    event.reset();
+    event = event_fd_at(number);
+    ASSERT_TRUE(loop_->add(number, EPOLLIN, recorder_));
+    loop_->wait(0);
+    loop_->wait(ns_per_ms);
+    EXPECT_TRUE(recorder_.seen.empty()) << "the new descriptor was never ready";
+}
+
+TEST_P(LoopTest, NorWhenAHandlerReplacesIt) {
     const UniqueFd one = event_fd(1);
     UniqueFd two = event_fd(1);
     const int number = two.get();
     Recorder first;
     Recorder stale;
     Recorder fresh;
-    UniqueFd successor;
-    const auto replace = [&] {
-        if (successor) {
-            return;
-        }
+    first.then = [&] {
+        loop_->remove(one.get());
         loop_->remove(number);
         two.reset();
-        successor.reset(::fcntl(one.get(), F_DUPFD_CLOEXEC, number));
-        ASSERT_EQ(successor.get(), number);
-        successor.reset(event_fd().release());
-        ASSERT_EQ(::dup3(successor.get(), number, O_CLOEXEC), number);
-        two.reset(number);
+        two = event_fd_at(number);
         ASSERT_TRUE(loop_->add(number, EPOLLIN, fresh));
     };
-    first.then = replace;
     ASSERT_TRUE(loop_->add(one.get(), EPOLLIN, first));
     ASSERT_TRUE(loop_->add(number, EPOLLIN, stale));
     loop_->wait(0);
     loop_->wait(ns_per_ms);
-    EXPECT_LE(stale.seen.size(), 1U);
+    EXPECT_EQ(first.seen.size(), 1U);
     EXPECT_TRUE(fresh.seen.empty()) << "the new descriptor was never ready";
-    loop_->remove(number);
 }
 
 TEST_P(LoopTest, AHandlerMayAddMany) {
@@ -428,8 +471,9 @@ TEST_P(LoopTest, DoesNotWaitForRoom) {
         constexpr std::size_t length = 8192;
         std::size_t accepted = 0;
         std::size_t refused = 0;
+        std::vector<std::vector<Message>> sent;  // kept: a write left behind would find its data
         for (int round = 0; round < 20; ++round) {
-            auto list = messages(Loop::write_batch_max, length);
+            auto& list = sent.emplace_back(messages(Loop::write_batch_max, length));
             auto operations = operations_for(pair.ours.get(), list);
             loop_->write_batch(operations);
             for (const WriteOperation& operation : operations) {
@@ -444,12 +488,15 @@ TEST_P(LoopTest, DoesNotWaitForRoom) {
         EXPECT_GT(refused, 0U);
         std::size_t arrived = 0;
         std::array<char, length> buffer{};
-        for (;;) {
-            const ssize_t got = ::read(pair.theirs.get(), buffer.data(), buffer.size());
-            if (got <= 0) {
-                break;
+        for (int look = 0; look < 3; ++look) {
+            for (;;) {
+                const ssize_t got = ::read(pair.theirs.get(), buffer.data(), buffer.size());
+                if (got <= 0) {
+                    break;
+                }
+                arrived += static_cast<std::size_t>(got);
             }
-            arrived += static_cast<std::size_t>(got);
+            loop_->wait(ns_per_ms);  // now there is room: whatever waits for it in the kernel goes on
         }
         EXPECT_EQ(arrived, accepted) << "a refused write came through after all, or an accepted one did not";
     }
