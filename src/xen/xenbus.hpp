@@ -75,10 +75,10 @@ struct BackendView {
     bool frontend_exists = true;                  ///< the frontend's `state` is there
     XenbusState frontend = XenbusState::unknown;  ///< the frontend's `state`
     bool online = true;                           ///< `online` is 1: the toolstack wants the device
-    Hotplug hotplug = Hotplug::absent;            ///<
-    bool attached = false;                        ///< rings are mapped and ports bound
-    bool broken = false;   ///< connecting failed, or the guest was found rogue; the caller forgets it at InitWait
-    bool overdue = false;  ///< the frontend has had its time to answer our Closing
+    Hotplug hotplug = Hotplug::absent;
+    bool attached = false;  ///< rings are mapped and ports bound
+    bool broken = false;    ///< connecting failed, or the guest was found rogue; the caller forgets it at InitWait
+    bool overdue = false;   ///< the frontend has had its time to answer our Closing
 };
 
 enum class BackendAction : std::uint8_t {

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
@@ -115,15 +116,15 @@ private:
     std::thread thread_;
 };
 
-/// Waits for an event of the store.
-std::optional<WatchEvent> wait_event(Store& store) {
+/// Waits for an event of the store; an empty one when none comes.
+WatchEvent wait_event(Store& store) {
     while (true) {
         if (auto event = store.next_event()) {
-            return event;
+            return *event;
         }
         pollfd entry{store.fd(), POLLIN, 0};
         if (::poll(&entry, 1, patience_ms) != 1) {
-            return std::nullopt;
+            return {"no event came", ""};
         }
     }
 }
@@ -198,19 +199,18 @@ TEST_F(Server, RunsTransactionsAgainUntilTheyFit) {
 
 TEST_F(Server, DeliversWatches) {
     ASSERT_TRUE(dom0_->watch("/a", "token"));
-    EXPECT_EQ(wait_event(*dom0_)->path, "/a");
+    EXPECT_EQ(wait_event(*dom0_).path, "/a");
     const auto other = open_libxenstore(dom0_path_).value();
     ASSERT_TRUE(other->write("/a/b", "1"));
-    const auto event = wait_event(*dom0_);
-    ASSERT_TRUE(event);
-    EXPECT_EQ(event->path, "/a/b");
-    EXPECT_EQ(event->token, "token");
+    const WatchEvent event = wait_event(*dom0_);
+    EXPECT_EQ(event.path, "/a/b");
+    EXPECT_EQ(event.token, "token");
     // A change by the machine itself, past all sockets.
     served_.on_thread<bool>([&] {
         StoreSession session(served_.core(), DomainId{0});
         return session.write("/a/c", "1", Transaction::none).has_value();
     });
-    EXPECT_EQ(wait_event(*dom0_)->path, "/a/c");
+    EXPECT_EQ(wait_event(*dom0_).path, "/a/c");
     ASSERT_TRUE(dom0_->unwatch("/a", "token"));
     const auto unknown = dom0_->unwatch("/a", "token");
     ASSERT_FALSE(unknown);
@@ -267,7 +267,41 @@ int connect_raw(const std::string& path) {
     address.sun_family = AF_UNIX;
     std::ranges::copy(path, address.sun_path);
     EXPECT_EQ(::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    constexpr timeval patience{patience_ms / 1000, 0};
+    EXPECT_EQ(::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
     return fd;
+}
+
+TEST_F(Server, ADeathBetweenQuestionAndAnswerIsALostConnection) {
+    const std::string path = served_.directory() / "dying";
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::ranges::copy(path, address.sun_path);
+    const int listener = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ASSERT_EQ(::bind(listener, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    ASSERT_EQ(::listen(listener, 1), 0);
+    std::thread dying([&] {
+        const int client = ::accept(listener, nullptr, nullptr);
+        StoreCore core;
+        StoreConnection connection(core, DomainId{0});
+        std::array<std::byte, 4096> buffer;
+        // Serves the watch, which makes the library start its reader thread, and dies of the read.
+        while (connection.output().empty()) {
+            const ssize_t count = ::recv(client, buffer.data(), buffer.size(), 0);
+            ASSERT_TRUE(connection.feed(std::span(buffer).first(static_cast<std::size_t>(count))));
+        }
+        const auto output = connection.output();
+        EXPECT_EQ(::send(client, output.data(), output.size(), MSG_NOSIGNAL), static_cast<ssize_t>(output.size()));
+        EXPECT_GT(::recv(client, buffer.data(), buffer.size(), 0), 0);
+        ::close(client);
+        ::close(listener);
+    });
+    const auto store = open_libxenstore(path).value();
+    EXPECT_TRUE(store->watch("/a", "t"));
+    const auto lost = store->read("/a");
+    dying.join();
+    ASSERT_FALSE(lost);
+    EXPECT_EQ(lost.error().code, ENOTCONN) << lost.error().message;
 }
 
 TEST_F(Server, HangsUpOnGarbageAndServesTheOthers) {
