@@ -362,7 +362,6 @@ TEST_F(NetfrontDevice, garbage_in_state_online_and_carrier_is_survived) {
 /// The backend goes away politely and comes back: new rings, and packets move again.
 TEST_F(NetfrontDevice, reconnects_when_the_backend_comes_back) {
     connect();
-    const auto old_ref = number(frontend_ + "/tx-ring-ref");
     for (int round = 0; round < 5; ++round) {
         Queue& old = device_->queue(0);
         ASSERT_EQ(send_one(old), 1U);
@@ -384,7 +383,6 @@ TEST_F(NetfrontDevice, reconnects_when_the_backend_comes_back) {
         std::array<Packet, 2> packets;
         EXPECT_EQ(device_->queue(0).receive(packets), 1U);
     }
-    static_cast<void>(old_ref);
     const auto usage = host_->machine().usage(guest_);
     EXPECT_EQ(usage->pages_shared, 2 + config_.tx_buffers + config_.rx_buffers);
 }
@@ -393,6 +391,7 @@ TEST_F(NetfrontDevice, a_dead_backend_that_still_maps_old_pages_does_not_hinder_
     connect();
     backend_state(XenbusState::closed);
     EXPECT_EQ(advance(), LinkState::connecting);
+    EXPECT_EQ(send_one(device_->queue(0)), 1U) << "the queues do not end before the next call";
     EXPECT_TRUE(readable(device_->fd())) << "there is more to do";
     EXPECT_EQ(advance(), LinkState::connecting);
     EXPECT_EQ(frontend_state(), "1");
@@ -413,10 +412,22 @@ TEST_F(NetfrontDevice, features_are_read_anew_at_each_connection) {
     for (auto& [key, value] : offer_) {
         value = key == "feature-rx-copy" ? "1" : "0";
     }
+    offer_.emplace_back("feature-no-csum-offload", "1");
     announce();
     advance();
     EXPECT_EQ(frontend_state(), "4");
-    EXPECT_EQ(device_->offer().tx, (TxFeatures{.scatter_gather = false, .checksum_ipv4 = true}));
+    EXPECT_EQ(device_->offer().tx, (TxFeatures{.checksum_ipv4 = false}));
+    EXPECT_EQ(device_->queue_count(), 1U) << "no queues offered is no offer of several";
+    EXPECT_EQ(get(frontend_ + "/multi-queue-num-queues"), "(missing)");
+}
+
+TEST_F(NetfrontDevice, writes_its_first_state_so_that_a_backend_hears_of_it) {
+    set(frontend_ + "/state", "1");
+    ASSERT_TRUE(store_->watch(frontend_ + "/state", "backend"));
+    while (store_->next_event()) {
+    }
+    start();
+    EXPECT_TRUE(store_->next_event());
 }
 
 TEST_F(NetfrontDevice, takes_up_a_device_that_a_dead_program_left_connected) {
@@ -453,7 +464,8 @@ TEST_F(NetfrontDevice, closes_when_its_directories_vanish) {
     let_go();
     ASSERT_TRUE(store_->remove(frontend_));
     ASSERT_TRUE(store_->remove(backend_));
-    advance();
+    EXPECT_EQ(advance(), LinkState::connecting);
+    EXPECT_TRUE(readable(device_->fd())) << "there is more to do";
     EXPECT_EQ(advance(), LinkState::closed);
     EXPECT_EQ(frontend_state(), "(missing)") << "nothing is made anew";
     EXPECT_EQ(device_->advance().value_or(LinkState::up), LinkState::closed);
@@ -466,6 +478,7 @@ TEST_F(NetfrontDevice, waits_when_only_the_backends_directory_vanishes) {
     EXPECT_EQ(advance(), LinkState::connecting);
     EXPECT_EQ(advance(), LinkState::connecting);
     EXPECT_EQ(frontend_state(), "1");
+    EXPECT_EQ(host_->machine().usage(guest_)->pages_shared, 0U);
 }
 
 TEST_F(NetfrontDevice, a_breach_breaks_the_device_until_the_backend_begins_anew) {
