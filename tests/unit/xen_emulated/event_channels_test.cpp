@@ -133,6 +133,7 @@ TEST_P(EventChannelsTest, PortsOfOthersCannotBeBound) {
 
 TEST_P(EventChannelsTest, APortOutlivesItsPeerAndCanBeBoundAgain) {
     connect();
+    EXPECT_EQ(guest->notify(guest_port), 0);  // learns the descriptor of the first process
     backend.reset();
     EXPECT_EQ(guest->notify(guest_port), 0);
     EXPECT_EQ(host.usage(host.guest).ports_unbound, 1U);
@@ -144,8 +145,20 @@ TEST_P(EventChannelsTest, APortOutlivesItsPeerAndCanBeBoundAgain) {
     settle();
     // The notifier finds the new process, not the old one's descriptor.
     EXPECT_EQ(guest->notify(guest_port), 0);
+    EXPECT_TRUE(readable(*backend));
     EXPECT_THAT(pending(*backend), ElementsAre(backend_port));
     EXPECT_EQ(backend->notify(backend_port), 0);
+    EXPECT_TRUE(readable(*guest));
+    EXPECT_THAT(pending(*guest), ElementsAre(guest_port));
+}
+
+TEST_P(EventChannelsTest, AnEventWhoseSenderDiedHalfwayIsNotLost) {
+    connect();
+    const std::uint32_t number = std::to_underlying(guest_port);
+    must(host.host->machine().mapped_memory(host.guest)).pending(port_word(number)).fetch_or(port_bit(number));
+    ASSERT_FALSE(readable(*guest));
+    backend.reset();
+    EXPECT_TRUE(readable(*guest));
     EXPECT_THAT(pending(*guest), ElementsAre(guest_port));
 }
 

@@ -97,6 +97,16 @@ TEST_F(GrantAllocatorTest, PagesInUseAreNotReusedUntilTheOtherSideLetsGo) {
     EXPECT_EQ(host.usage(host.guest).pages_shared, 8U);
 }
 
+TEST_F(GrantAllocatorTest, PagesAreZeroedWhateverWasWrittenLate) {
+    auto pages = must(allocator->share(dom0, 1, Access::read_write));
+    const std::uint32_t frame = host.guest_memory.entry(pages->refs()[0]).frame;
+    pages.reset();
+    host.guest_memory.page(frame)[7] = std::byte{'x'};
+    auto again = must(allocator->share(dom0, 1, Access::read_write));
+    ASSERT_EQ(host.guest_memory.entry(again->refs()[0]).frame, frame);
+    EXPECT_THAT(again->memory(), Each(std::byte{0}));
+}
+
 TEST_F(GrantAllocatorTest, PagesMayOutliveTheirAllocator) {
     auto pages = must(allocator->share(dom0, 2, Access::read_write));
     allocator.reset();

@@ -10,6 +10,7 @@
 
 #include "unit/xen_emulated/host.hpp"
 #include "xen/emulated/emulated_grant_table.hpp"
+#include "xen/emulated/local_hypercalls.hpp"
 
 namespace uvif::xen {
 namespace {
@@ -169,10 +170,13 @@ TEST_P(GrantTableTest, OnlyWholeLiveMappingsAreUnmapped) {
     EXPECT_EQ(table->unmap(std::span(&id, 1)), EINVAL);
 
     // A stale id does not name the mapping that took its place.
-    MappingId next;
-    ASSERT_EQ(table->map(host.guest, refs, Access::read_only, pages, next), 0);
-    EXPECT_EQ(table->unmap(std::span(&id, 1)), EINVAL);
-    EXPECT_EQ(host.usage(host.guest).grants_in_use, 2U);
+    std::byte* page = nullptr;
+    MappingId stale;
+    ASSERT_EQ(map_one(refs[0], Access::read_only, page, stale), 0);
+    ASSERT_EQ(table->unmap(std::span(&stale, 1)), 0);
+    ASSERT_EQ(map_one(refs[0], Access::read_only, page, id), 0);
+    EXPECT_EQ(table->unmap(std::span(&stale, 1)), EINVAL);
+    EXPECT_EQ(host.usage(host.guest).grants_in_use, 1U);
 }
 
 TEST_P(GrantTableTest, UnmapTriesAllAndReportsTheFirstFailure) {
@@ -314,6 +318,43 @@ TEST_P(GrantTableTest, ClosingTheHandleEndsItsMappings) {
     table.reset();
     EXPECT_FALSE(host.guest_memory.use(ref).reading);
     EXPECT_EQ(host.usage(dom0), DomainUsage{});
+}
+
+/// Calls of a handle that the machine still believes open when its user has gone.
+class LateClosing final : public Hypercalls {
+public:
+    explicit LateClosing(Hypercalls& calls) : calls_(calls) {}
+
+    [[nodiscard]] DomainId domain() const noexcept override { return calls_.domain(); }
+    [[nodiscard]] bool charged() const noexcept override { return calls_.charged(); }
+    Result<Attachment> attach(DomainId domain) override { return calls_.attach(domain); }
+    Result<FileDescriptor> memory(DomainId domain) override { return calls_.memory(domain); }
+    Result<FileDescriptor> event_fd() override { return calls_.event_fd(); }
+    Result<EventTarget> event_target(EventPort port) override { return calls_.event_target(port); }
+    Result<EventPort> bind_interdomain(DomainId remote, EventPort port) override {
+        return calls_.bind_interdomain(remote, port);
+    }
+    Result<EventPort> alloc_unbound(DomainId remote) override { return calls_.alloc_unbound(remote); }
+    void unbind(EventPort port) noexcept override { calls_.unbind(port); }
+    Result<SharedRange> share(DomainId with, std::uint32_t pages, Access access) override {
+        return calls_.share(with, pages, access);
+    }
+    void unshare(ShareId id) noexcept override { calls_.unshare(id); }
+
+private:
+    Hypercalls& calls_;
+};
+
+TEST_P(GrantTableTest, MappingsEndWithTheTableNotWhenTheMachineNotices) {
+    auto calls = must(LocalHypercalls::open(host.host->machine(), dom0));
+    table = must(EmulatedGrantTable::create(std::make_unique<LateClosing>(*calls), std::make_shared<FaultPlan>()));
+    const GrantRef ref = granted('a');
+    std::byte* page = nullptr;
+    MappingId id;
+    ASSERT_EQ(map_one(ref, Access::read_write, page, id), 0);
+    ASSERT_TRUE(host.guest_memory.use(ref).writing);
+    table.reset();
+    EXPECT_FALSE(host.guest_memory.use(ref).reading);
 }
 
 TEST_P(GrantTableTest, HandlesAreCountedPerDomain) {

@@ -211,8 +211,14 @@ TEST_P(RemoteTest, AKilledBackendLeavesNothingBehind) {
     EXPECT_EQ(usage(guest).grants_in_use, 0U);
     EXPECT_EQ(usage(guest).ports_unbound, 1U);
 
-    // Its successor maps the same pages and binds the same port.
+    // Its successor uses the same pages, inherits no pins, and binds the same port.
     auto far = hypervisor(dom0);
+    auto table = must(far->open_grant_table());
+    std::byte octet{};
+    CopySegment segment = CopySegment::from_guest(guest, refs[0], 0, &octet, 1);
+    ASSERT_EQ(table->copy(std::span(&segment, 1)), 0);
+    EXPECT_EQ(segment.status, 0);
+    EXPECT_EQ(usage(guest).grants_in_use, 0U);
     auto channels = must(far->open_event_channels());
     EXPECT_TRUE(channels->bind_interdomain(guest, port));
 }
