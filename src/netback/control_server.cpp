@@ -134,7 +134,6 @@ ControlServer::~ControlServer() {
 }
 
 void ControlServer::on_ready(std::uint32_t /*events*/) noexcept {
-    sweep();
     try {
         accept_one();
     } catch (const std::exception&) {

@@ -26,13 +26,15 @@ public:
     ControlServer& operator=(const ControlServer&) = delete;
     ~ControlServer();
 
+    /// Closes the connections of clients that are gone. Not from a handler of the loop.
+    void sweep() noexcept;
+
 private:
     class Connection;
 
     ControlServer(Loop& loop, std::string path, UniqueFd listener, Answer answer);
     void on_ready(std::uint32_t events) noexcept override;  // of the listener
     void accept_one();
-    void sweep() noexcept;
 
     Loop& loop_;
     std::string path_;

@@ -120,6 +120,9 @@ Result<void> Daemon::run() {
         }
         evaluate_overdue();
         evaluate_dirty();
+        if (control_) {
+            control_->sweep();
+        }
         if (store_lost()) {
             return fail(ENOTCONN,
                         "the connection to xenstore is lost: the vifs stay as they are; start again once "

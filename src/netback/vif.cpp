@@ -40,6 +40,7 @@ Vif::~Vif() {
 }
 
 bool Vif::evaluate() {
+    identify();
     for (int steps = 0; steps < steps_max; ++steps) {
         const auto view = look();
         if (!view) {
@@ -69,7 +70,27 @@ void Vif::end() {
         }
         tap_.reset();
     }
-    log(budget_, LogLevel::info, "{}: removed", name_);
+    if (prepared_) {
+        log(budget_, LogLevel::info, "{}: removed", name_);
+    }
+}
+
+/// Without a frontend's folder there is nothing to follow, and nobody to whom a state would mean anything.
+void Vif::identify() {
+    if (!device_.frontend.empty()) {
+        return;
+    }
+    auto keys = read_device_keys(around_.store, backend_, id_.domain, id_.handle);
+    if (keys) {
+        device_ = std::move(*keys);
+        return;
+    }
+    const bool wrong = keys.error().code == ENOENT || keys.error().code == EINVAL;
+    // A closed one stays closed: to write that again would only have us look again.
+    const auto state = around_.store.read(backend_ + "/state");
+    if (wrong && state && xen::parse_xenbus_state(*state) != XenbusState::closed) {
+        give_up(keys.error());
+    }
 }
 
 std::optional<BackendView> Vif::look() {
@@ -79,8 +100,9 @@ std::optional<BackendView> Vif::look() {
         if (value) {
             return std::move(*value);
         }
-        // A guest may make its own keys unreadable: for us they are gone.
-        answered &= value.error().code == ENOENT || value.error().code == EACCES;
+        // A guest may make its own keys unreadable, and a toolstack's path may be none: for us they are gone.
+        const int code = value.error().code;
+        answered &= code == ENOENT || code == EACCES || code == EINVAL;
         return std::nullopt;
     };
     BackendView view;
@@ -88,9 +110,6 @@ std::optional<BackendView> Vif::look() {
     view.backend_exists = self.has_value();
     view.self = xen::parse_xenbus_state(self.value_or(""));
     view.online = text(backend_ + "/online").value_or("0") == "1";
-    if (device_.frontend.empty()) {
-        device_.frontend = text(backend_ + "/frontend").value_or("");
-    }
     const auto frontend = device_.frontend.empty() ? std::nullopt : text(device_.frontend + "/state");
     view.frontend_exists = frontend.has_value();
     view.frontend = xen::parse_xenbus_state(frontend.value_or(""));
@@ -98,10 +117,17 @@ std::optional<BackendView> Vif::look() {
     view.hotplug = hotplug ? xen::parse_hotplug(*hotplug) : xen::Hotplug::absent;
     view.attached = attached_;
     view.broken = broken_;
-    view.overdue = closing_since_ns_ != 0 && monotonic_ns() - closing_since_ns_ >= closing_patience_ns;
     if (!answered) {
         return std::nullopt;
     }
+    // The toolstack writes Closing too.
+    if (view.self != XenbusState::closing) {
+        closing_since_ns_ = 0;
+    } else if (closing_since_ns_ == 0) {
+        closing_since_ns_ = monotonic_ns();
+    }
+    overdue_ = closing_since_ns_ != 0 && monotonic_ns() - closing_since_ns_ >= closing_patience_ns;
+    view.overdue = overdue_;
     state_ = view.self;
     frontend_state_ = view.frontend;
     return view;
@@ -143,7 +169,6 @@ void Vif::write_state(XenbusState from, XenbusState to) {
     if (!written || !*written) {
         return;
     }
-    closing_since_ns_ = to == XenbusState::closing ? monotonic_ns() : 0;
     log(budget_, LogLevel::debug, "{}: {}", name_, to_string(to));
     if (to == XenbusState::connected) {
         clear_report();
@@ -153,7 +178,7 @@ void Vif::write_state(XenbusState from, XenbusState to) {
 }
 
 std::optional<std::int64_t> Vif::deadline_ns() const noexcept {
-    return closing_since_ns_ != 0 ? std::optional(closing_since_ns_ + closing_patience_ns) : std::nullopt;
+    return closing_since_ns_ != 0 && !overdue_ ? std::optional(closing_since_ns_ + closing_patience_ns) : std::nullopt;
 }
 
 /// What a device needs before it may be InitWait: its keys, its interface (the hotplug script looks for it), and
@@ -164,6 +189,7 @@ Result<void> Vif::prepare() {
         return propagate(keys);
     }
     device_ = std::move(*keys);
+    prepared_ = true;
     if (around_.settings.port.kind == PortSpec::Kind::tap && !tap_) {
         if (auto opened = open_interface(); !opened) {
             return opened;
@@ -196,7 +222,7 @@ Result<void> Vif::open_interface() {
 }
 
 Result<void> Vif::connect(bool resumed) {
-    if (device_.interface.empty() || (around_.settings.port.kind == PortSpec::Kind::tap && !tap_)) {
+    if (!prepared_ || (around_.settings.port.kind == PortSpec::Kind::tap && !tap_)) {
         if (auto prepared = prepare(); !prepared) {
             return prepared;
         }

@@ -70,6 +70,7 @@ private:
         std::unique_ptr<QueuePair> queue;
     };
 
+    void identify();
     [[nodiscard]] std::optional<xen::BackendView> look();
     void take(const xen::BackendView& view, const xen::BackendStep& step);
     void write_state(xen::XenbusState from, xen::XenbusState to);
@@ -94,10 +95,12 @@ private:
 
     xen::XenbusState state_ = xen::XenbusState::unknown;  // as last seen, for describe()
     xen::XenbusState frontend_state_ = xen::XenbusState::unknown;
+    bool prepared_ = false;
     bool attached_ = false;
     bool broken_ = false;
     bool unusable_ = false;  ///< its own folder is wrong, or it can have no interface: waits to be taken away
     std::int64_t closing_since_ns_ = 0;  ///< 0: not waiting for the frontend to close
+    bool overdue_ = false;               ///< it has waited for long, and whatever comes of that was done
     std::string last_error_;
     LogBudget budget_;
 };

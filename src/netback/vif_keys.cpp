@@ -103,8 +103,12 @@ Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backen
     if (!frontend) {
         return propagate(frontend);
     }
-    if (!*frontend || (*frontend)->empty() || (*frontend)->front() != '/') {
+    if (!*frontend) {
         return missing(backend + "/frontend", "the toolstack writes the path of the guest's folder there");
+    }
+    if (!(*frontend)->starts_with('/')) {
+        return fail(EINVAL, fmt::format("xenstore key {}/frontend is {}, expected the path of the guest's folder",
+                                        backend, xen::quote_value(**frontend)));
     }
     keys.frontend = **frontend;
     auto id = need_decimal(store, backend + "/frontend-id", xen::first_reserved_domain_id - 1U,
@@ -139,6 +143,10 @@ Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backen
     auto mtu = xen::read_decimal(store, backend + "/mtu", limits::mtu_max);
     if (!mtu) {
         return propagate(mtu);
+    }
+    if (mtu->value_or(limits::mtu_min) < limits::mtu_min) {
+        return fail(EINVAL,
+                    fmt::format("{}/mtu is {}, expected {} to {}", backend, **mtu, limits::mtu_min, limits::mtu_max));
     }
     keys.mtu = *mtu;
     return keys;

@@ -60,8 +60,10 @@ inline constexpr unsigned loop_completions = 4096;
 
 // Netback
 
-/// MTU of an interface when its vif names none, and the largest there is: a packet is 16 bits long (netif.h).
+/// MTU of an interface when its vif names none, the smallest that IPv4 works with (RFC 791), and the largest
+/// there is: a packet is 16 bits long (netif.h).
 inline constexpr std::uint32_t mtu_default = 1500;
+inline constexpr std::uint32_t mtu_min = 68;
 inline constexpr std::uint32_t mtu_max = 65535 - 18;
 
 /// Queues that the daemon offers a guest at most. Linux offers one a CPU, and at most 8 unless told otherwise.

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: MIT
+// What the programs say when they are used wrongly, or when the machine is not as they need it: one line that tells
+// what, why and what to do; a status that is not 0; and never a program that hangs.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <optional>
+
+#include "emulated/host.hpp"
+#include "emulated/raw_guest.hpp"
+#include "runtime/unique_fd.hpp"
+#include "support/network_namespace.hpp"
+
+namespace uvif::test {
+namespace {
+
+using testing::AllOf;
+using testing::AnyOf;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+/// A failure in one line that begins with the program's name and holds `why`.
+void expect_mistake(const Launch& launch, const std::string& why) {
+    const Outcome outcome = run(launch);
+    const std::string name = launch.words[0].substr(launch.words[0].rfind('/') + 1);
+    SCOPED_TRACE(fmt::format("{}", fmt::join(launch.words, " ")));
+    EXPECT_GT(outcome.status, 0);
+    EXPECT_LT(outcome.status, 128);
+    EXPECT_THAT(outcome.output, AllOf(StartsWith(name + ": "), HasSubstr(why)));
+    EXPECT_EQ(std::ranges::count(outcome.output, '\n'), 1) << outcome.output;
+}
+
+/// What the parser of options refuses: its sentence, and where to find help.
+void expect_usage(const Launch& launch, const std::string& why) {
+    const Outcome outcome = run(launch);
+    SCOPED_TRACE(fmt::format("{}", fmt::join(launch.words, " ")));
+    EXPECT_GT(outcome.status, 0);
+    EXPECT_LT(outcome.status, 128);
+    EXPECT_THAT(outcome.output, AllOf(HasSubstr(why), HasSubstr("--help")));
+}
+
+TEST(MistakesTest, OptionsThatAreNone) {
+    for (const char* name : {"uvif-netback", "uvif-tap", "uvif-perf", "uvif-ctl", "uvif-machine"}) {
+        expect_usage({{program(name), "--nonsense"}}, "nonsense");
+    }
+    const auto netback = [](const std::string& option, const std::string& value) {
+        expect_usage({{program("uvif-netback"), option, value}}, option);
+    };
+    for (const char* value : {"0", "-1", "65", "many", "", "4294967297"}) {
+        netback("--workers", value);
+        netback("--max-queues", value);
+    }
+    for (const char* option : {"--strategy", "--loop", "--log-level", "--spin-us"}) {
+        netback(option, "x");
+    }
+    expect_usage({{program("uvif-tap"), "--queues", "0"}}, "--queues");
+    expect_usage({{program("uvif-tap"), "--tx-buffers", "17"}}, "--tx-buffers");
+    expect_usage({{program("uvif-perf"), "--tx", "--rx"}}, "");
+    expect_usage({{program("uvif-perf"), "--tx", "--size", "59"}}, "--size");
+    expect_usage({{program("uvif-perf"), "--tx", "--self", "--device", "0"}}, "--self");
+}
+
+TEST(MistakesTest, PortsThatAreNone) {
+    for (const char* port : {"", "tape", "null", "null:", "null:generate", "null:generate,", "null:generate,59",
+                             "null:generate,65536", "null:generate,x", "null:generate,60 ", "%s\n\x01"}) {
+        expect_mistake({{program("uvif-netback"), "--port", port}}, "choose");
+    }
+}
+
+TEST(MistakesTest, HypervisorsThatAreNone) {
+    const TemporaryDirectory directory;
+    const std::string nobody = directory.path() + "/nobody";
+    const UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, nobody.c_str(), sizeof address.sun_path - 1);
+    ASSERT_EQ(::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    std::ofstream(directory.path() + "/file") << "no socket";
+
+    for (const Launch& launch : {Launch{{program("uvif-netback"), "--port", "null:sink"}},
+                                 Launch{{program("uvif-perf"), "--tx", "-t", "0.1"}}}) {
+        for (const std::string& choice :
+             {std::string("banana"), std::string("emulated"), std::string("emulated:"), "emulated:" + nobody,
+              "emulated:" + directory.path(), "emulated:" + directory.path() + "/file",
+              "emulated:" + directory.path() + "/missing", "emulated:" + std::string(200, 'x')}) {
+            Launch by_environment = launch;
+            by_environment.environment = {"UVIF_HYPERVISOR=" + choice};
+            expect_mistake(by_environment, "");
+            Launch by_option = launch;
+            by_option.words.insert(by_option.words.end(), {"--hypervisor", choice});
+            expect_mistake(by_option, "");
+        }
+    }
+}
+
+TEST(MistakesTest, NobodyToAsk) {
+    Host host({.daemon = false});
+    expect_mistake({{program("uvif-ctl"), "--hypervisor", host.hypervisor(0), "list"}}, "");
+    expect_mistake({{program("uvif-ctl"), "--control", "/nonexistent/socket", "list"}}, "/nonexistent/socket");
+    host.start_daemon();
+    expect_mistake({{program("uvif-ctl"), "--hypervisor", host.hypervisor(0), "show", "vif9.9"}}, "vif9.9");
+    expect_mistake({{program("uvif-perf"), "--tx", "--hypervisor", host.hypervisor(9)}}, "");
+    const unsigned domain = host.create();
+    expect_mistake({{program("uvif-perf"), "--tx", "--hypervisor", host.hypervisor(domain)}}, "vif");
+    host.attach(domain);
+    expect_mistake({{program("uvif-perf"), "--tx", "--device", "3", "--hypervisor", host.hypervisor(domain)}}, "3");
+}
+
+TEST(MistakesTest, TwoDaemonsOfOneDomain) {
+    Host host;
+    expect_mistake({host.daemon_words()}, "another uvif-netback serves this domain");
+    EXPECT_FALSE(host.ask({"version"}).is_null()) << "the first one lost its socket";
+}
+
+TEST(MistakesTest, ControlSocketsThatCannotBe) {
+    Host host({.daemon = false});
+    std::ofstream(host.directory() + "/file") << "mine";
+    expect_mistake({host.daemon_words({"--control", host.directory() + "/file"})}, "--control");
+    EXPECT_EQ(read_file(host.directory() + "/file"), "mine");
+    expect_mistake({host.daemon_words({"--control", "/nonexistent/socket"})}, "--control");
+    expect_mistake({host.daemon_words({"--control", "/" + std::string(200, 'x')})}, "--control");
+}
+
+TEST(MistakesTest, AMachineThatEndsUnderTheDaemon) {
+    for (const int signal : {SIGTERM, SIGKILL}) {
+        Host host;
+        const unsigned domain = host.create();
+        host.attach(domain);
+        RawGuest guest(host, domain);
+        guest.connect();
+        ASSERT_TRUE(guest.backend_reaches("4"));
+        host.hypervisor_process().send(signal);
+        ASSERT_TRUE(host.hypervisor_process().wait().has_value());
+        EXPECT_EQ(host.daemon().wait(std::chrono::seconds(20)), 1);
+        EXPECT_THAT(host.log(), HasSubstr("the connection to xenstore is lost"));
+    }
+}
+
+TEST(MistakesTest, AGuestWithoutRoomInTheStore) {
+    Host host;
+    const unsigned domain = host.create();
+    host.attach(domain);
+    const auto store = host.store_of(domain);
+    unsigned nodes = 0;
+    while (nodes < 5000 && store->write(fmt::format("/local/domain/{}/data/{}", domain, nodes), "")) {
+        ++nodes;
+    }
+    ASSERT_LT(nodes, 5000U) << "there is no quota";
+    expect_mistake({{program("uvif-perf"), "--tx", "-t", "0.1", "--hypervisor", host.hypervisor(domain)}}, "");
+    for (unsigned i = 0; i < 100; ++i) {
+        ASSERT_TRUE(store->remove(fmt::format("/local/domain/{}/data/{}", domain, i)).has_value());
+    }
+    const Outcome outcome = run({{program("uvif-perf"), "--tx", "-t", "0.1", "--hypervisor", host.hypervisor(domain)}});
+    EXPECT_EQ(outcome.status, 0) << outcome.output;
+}
+
+/// How the daemon is started so that it lacks what a TAP needs, and what it then says of the vif.
+struct Lack {
+    const char* name;
+    std::vector<std::string> prefix;
+    const char* sentence;
+};
+
+void PrintTo(const Lack& lack, std::ostream* out) {
+    *out << lack.name;
+}
+
+class LackTest : public testing::TestWithParam<Lack> {};
+
+TEST_P(LackTest, ClosesTheVifWithASentence) {
+    UVIF_NEEDS_PRIVILEGE();
+    const NetworkNamespace network;
+    Host host({.port = "tap", .network = network.fd(), .daemon = false});
+    Launch launch{GetParam().prefix, {}, network.fd()};
+    const auto words = host.daemon_words();
+    launch.words.insert(launch.words.end(), words.begin(), words.end());
+    Process daemon(launch, host.directory() + "/lacking.log");
+    ASSERT_TRUE(eventually([&] { return !host.ask({"version"}).is_null() || !daemon.running(); }));
+    ASSERT_TRUE(daemon.running()) << daemon.output();
+
+    const unsigned domain = host.create();
+    const Outcome attached = host.machine("attach", {std::to_string(domain)});
+    EXPECT_NE(attached.status, 0);
+    EXPECT_THAT(host.read(Host::error_key(domain)).value_or(""), HasSubstr(GetParam().sentence));
+    EXPECT_THAT(daemon.output(), HasSubstr(GetParam().sentence));
+    daemon.send(SIGTERM);
+    EXPECT_EQ(daemon.wait(), 0);
+}
+
+const std::vector<std::string> hidden{"unshare", "--mount", "sh", "-c", "mount -t tmpfs none /dev/net && exec \"$@\"",
+                                      "sh"};
+const std::vector<std::string> masked{
+    "unshare", "--mount", "sh", "-c", "mount --bind /dev/null /dev/net/tun && exec \"$@\"", "sh"};
+const std::vector<std::string> without_right{"setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"};
+
+INSTANTIATE_TEST_SUITE_P(Lacks, LackTest,
+                         testing::Values(Lack{"NoTunDevice", hidden, "load the kernel module tun"},
+                                         Lack{"NullForTunDevice", masked, "cannot make the TAP interface"},
+                                         Lack{"NoCapability", without_right, "CAP_NET_ADMIN is needed"}),
+                         [](const auto& test) { return test.param.name; });
+
+TEST(MistakesTest, AUserWithoutRights) {
+    UVIF_NEEDS_PRIVILEGE();
+    Host host({.daemon = false});
+    std::vector<std::string> words{"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"};
+    const auto daemon = host.daemon_words();
+    words.insert(words.end(), daemon.begin(), daemon.end());
+    const Outcome outcome = run({words});
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_THAT(outcome.output, AllOf(StartsWith("uvif-netback: "), HasSubstr("ermission")));
+}
+
+}  // namespace
+}  // namespace uvif::test

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: MIT
+//
+// Theory of operation
+//
+// Two network namespaces are a host with a bridge and a guest; between them are the daemon's TAP, the rings, and
+// uvif-tap. The kernels' own ping and TCP say whether every octet arrives, in both directions, with both versions of
+// IP and with every offload on and off. That segments of the kernel's (GSO) went through whole, the daemon counts.
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/ip_icmp.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "emulated/host.hpp"
+#include "runtime/unique_fd.hpp"
+#include "support/network_namespace.hpp"
+
+namespace uvif::test {
+namespace {
+
+struct Variant {
+    const char* name;
+    std::vector<std::string> daemon;
+    std::string vif;
+    std::vector<std::string> guest;
+    bool segments = true;
+};
+
+void PrintTo(const Variant& variant, std::ostream* out) {
+    *out << variant.name;
+}
+
+struct Address {
+    sockaddr_storage storage{};
+    socklen_t length = 0;
+
+    Address(const std::string& text, std::uint16_t port) {
+        auto* v4 = reinterpret_cast<sockaddr_in*>(&storage);
+        auto* v6 = reinterpret_cast<sockaddr_in6*>(&storage);
+        if (::inet_pton(AF_INET, text.c_str(), &v4->sin_addr) == 1) {
+            v4->sin_family = AF_INET;
+            v4->sin_port = htons(port);
+            length = sizeof *v4;
+        } else {
+            EXPECT_EQ(::inet_pton(AF_INET6, text.c_str(), &v6->sin6_addr), 1);
+            v6->sin6_family = AF_INET6;
+            v6->sin6_port = htons(port);
+            length = sizeof *v6;
+        }
+    }
+    [[nodiscard]] const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+    [[nodiscard]] int family() const { return storage.ss_family; }
+};
+
+UniqueFd open_socket(const NetworkNamespace& network, int family, int type, int protocol = 0) {
+    UniqueFd fd;
+    network.run([&] { fd.reset(::socket(family, type | SOCK_CLOEXEC, protocol)); });
+    EXPECT_TRUE(fd) << std::strerror(errno);
+    const timeval limit{.tv_sec = patience.count(), .tv_usec = 0};
+    ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    return fd;
+}
+
+/// Octet `i` of everything that is sent; neighbouring pages differ.
+std::byte octet_at(std::size_t i) {
+    return static_cast<std::byte>(i * 131 + (i >> 12) * 29);
+}
+
+std::vector<std::byte> pattern(std::size_t begin, std::size_t length) {
+    std::vector<std::byte> octets(length);
+    for (std::size_t i = 0; i < length; ++i) {
+        octets[i] = octet_at(begin + i);
+    }
+    return octets;
+}
+
+/// One echo of `size` octets of payload, repeated when the first was lost to a neighbour still being looked for.
+testing::AssertionResult ping(const NetworkNamespace& from, const std::string& to, std::size_t size) {
+    const Address address(to, 0);
+    const bool v4 = address.family() == AF_INET;
+    const UniqueFd socket =
+        open_socket(from, address.family(), SOCK_DGRAM, v4 ? static_cast<int>(IPPROTO_ICMP) : IPPROTO_ICMPV6);
+    const timeval limit{.tv_sec = 2, .tv_usec = 0};
+    ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    std::vector<std::byte> request(sizeof(icmphdr));
+    request[0] = static_cast<std::byte>(v4 ? static_cast<int>(ICMP_ECHO) : 128);
+    const auto payload = pattern(0, size);
+    request.insert(request.end(), payload.begin(), payload.end());
+    for (int attempt = 0; attempt < 10; ++attempt) {
+        request[7] = static_cast<std::byte>(attempt);
+        if (::sendto(socket.get(), request.data(), request.size(), 0, address.get(), address.length) < 0) {
+            continue;
+        }
+        std::vector<std::byte> answer(70000);
+        const ssize_t got = ::recv(socket.get(), answer.data(), answer.size(), 0);
+        if (got > 0) {
+            answer.resize(static_cast<std::size_t>(got));
+            const bool same = answer.size() == request.size() &&
+                              std::equal(payload.begin(), payload.end(), answer.begin() + sizeof(icmphdr));
+            return same ? testing::AssertionSuccess() : testing::AssertionFailure() << "came back changed";
+        }
+    }
+    return testing::AssertionFailure() << "never came back";
+}
+
+/// Sends `length` octets over TCP, and compares every one at the other end.
+testing::AssertionResult transfer(const NetworkNamespace& from, const NetworkNamespace& to, const std::string& address,
+                                  std::size_t length) {
+    Address server(address, 0);
+    const UniqueFd listener = open_socket(to, server.family(), SOCK_STREAM);
+    if (::bind(listener.get(), server.get(), server.length) != 0 || ::listen(listener.get(), 1) != 0) {
+        return testing::AssertionFailure() << "cannot listen: " << std::strerror(errno);
+    }
+    ::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&server.storage), &server.length);
+    const UniqueFd out = open_socket(from, server.family(), SOCK_STREAM);
+    if (::connect(out.get(), server.get(), server.length) != 0) {
+        return testing::AssertionFailure() << "cannot connect: " << std::strerror(errno);
+    }
+    const UniqueFd in(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    const timeval limit{.tv_sec = patience.count(), .tv_usec = 0};
+    ::setsockopt(in.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+
+    constexpr std::size_t chunk = 1 << 18;
+    std::thread sender([&] {
+        for (std::size_t sent = 0; sent < length;) {
+            const auto octets = pattern(sent, std::min(chunk, length - sent));
+            const ssize_t done = ::send(out.get(), octets.data(), octets.size(), MSG_NOSIGNAL);
+            if (done <= 0) {
+                break;
+            }
+            sent += static_cast<std::size_t>(done);
+        }
+        ::shutdown(out.get(), SHUT_WR);
+    });
+    std::vector<std::byte> octets(chunk);
+    std::size_t received = 0;
+    std::optional<std::size_t> wrong;
+    for (ssize_t got = 0; (got = ::recv(in.get(), octets.data(), octets.size(), 0)) > 0;) {
+        for (std::size_t i = 0; i < static_cast<std::size_t>(got) && !wrong; ++i) {
+            wrong = octets[i] == octet_at(received + i) ? wrong : received + i;
+        }
+        received += static_cast<std::size_t>(got);
+    }
+    sender.join();
+    if (wrong) {
+        return testing::AssertionFailure() << "octet " << *wrong << " arrived changed";
+    }
+    return received == length ? testing::AssertionSuccess()
+                              : testing::AssertionFailure() << received << " octets of " << length << " arrived";
+}
+
+class TrafficTest : public testing::TestWithParam<Variant> {
+protected:
+    static constexpr const char* host_v4 = "10.33.0.1";
+    static constexpr const char* guest_v4 = "10.33.0.2";
+    static constexpr const char* host_v6 = "fd33::1";
+    static constexpr const char* guest_v6 = "fd33::2";
+
+    void SetUp() override {
+        UVIF_NEEDS_PRIVILEGE();
+        if (std::string_view(GetParam().name) == "IoUring" &&
+            run({{program("uvif-netback"), "--version"}}).output.find("io_uring") == std::string::npos) {
+            GTEST_SKIP() << "this kernel grants no io_uring";
+        }
+        host_network_.emplace();
+        guest_network_.emplace();
+        host_network_->shell(
+            fmt::format("ip link set lo up; ip link add br0 type bridge; ip link set br0 up; "
+                        "ip addr add {}/24 dev br0; ip addr add {}/64 dev br0 nodad; "
+                        "echo 0 0 > /proc/sys/net/ipv4/ping_group_range",
+                        host_v4, host_v6));
+        host_.emplace(HostOptions{.port = "tap", .arguments = GetParam().daemon, .network = host_network_->fd()});
+        domain_ = host_->create();
+        host_->attach(domain_, "bridge=br0,script=" + write_script() + GetParam().vif);
+        start_guest();
+    }
+
+    void TearDown() override {
+        if (guest_) {
+            guest_->send(SIGTERM);
+            EXPECT_EQ(guest_->wait(), 0) << guest_->output();
+            host_->destroy(domain_);
+            EXPECT_TRUE(host_->at_rest());
+        }
+    }
+
+    /// As Xen's vif-bridge does.
+    std::string write_script() {
+        const std::string path = host_->directory() + "/vif-bridge";
+        std::ofstream(path) << "#!/bin/sh -e\n"
+                               "[ \"$1\" = online ] || exit 0\n"
+                               "folder=/local/domain/0/$XENBUS_PATH\n"
+                               "ip link set \"$vif\" master \"$(xenstore-read \"$folder/bridge\")\" up\n"
+                               "xenstore-write \"$folder/hotplug-status\" connected\n";
+        std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+        return path;
+    }
+
+    void start_guest() {
+        Launch launch{{program("uvif-tap"), "--hypervisor", host_->hypervisor(domain_)}, {}, guest_network_->fd()};
+        launch.words.insert(launch.words.end(), GetParam().guest.begin(), GetParam().guest.end());
+        guest_.emplace(launch, host_->directory() + "/tap.log");
+        ASSERT_TRUE(eventually(
+            [this] { return !guest_->running() || guest_->output().find("connected:") != std::string::npos; }));
+        ASSERT_TRUE(guest_->running()) << guest_->output();
+        guest_network_->shell(
+            fmt::format("ip link set lo up; ip addr add {}/24 dev xen0; ip addr add {}/64 dev xen0 nodad; "
+                        "echo 0 0 > /proc/sys/net/ipv4/ping_group_range",
+                        guest_v4, guest_v6));
+    }
+
+    std::optional<NetworkNamespace> host_network_, guest_network_;
+    std::optional<Host> host_;
+    std::optional<Process> guest_;
+    unsigned domain_ = 0;
+};
+
+TEST_P(TrafficTest, EveryOctetArrives) {
+    for (const std::size_t size : {56U, 1472U, 8000U, 65507U}) {
+        EXPECT_TRUE(ping(*guest_network_, host_v4, size)) << size;
+        EXPECT_TRUE(ping(*host_network_, guest_v4, size)) << size;
+    }
+    EXPECT_TRUE(ping(*guest_network_, host_v6, 1452));
+    EXPECT_TRUE(ping(*host_network_, guest_v6, 60000));
+
+    constexpr std::size_t length = 20 << 20;
+    EXPECT_TRUE(transfer(*guest_network_, *host_network_, host_v4, length)) << "guest to host";
+    EXPECT_TRUE(transfer(*host_network_, *guest_network_, guest_v4, length)) << "host to guest";
+    EXPECT_TRUE(transfer(*guest_network_, *host_network_, host_v6, length / 4)) << "guest to host, IPv6";
+    EXPECT_TRUE(transfer(*host_network_, *guest_network_, guest_v6, length / 4)) << "host to guest, IPv6";
+
+    for (const char* counter : {"tx_gso_packets", "rx_gso_packets"}) {
+        EXPECT_EQ(host_->counter(domain_, 0, counter) != 0, GetParam().segments) << counter;
+    }
+    const auto vif = host_->ask({"show", fmt::format("vif{}.0", domain_)});
+    EXPECT_EQ(vif.at("error"), "");
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Variants, TrafficTest,
+    testing::Values(Variant{"Epoll", {"--loop", "epoll"}, "", {"--loop", "epoll"}},
+                    Variant{"IoUring", {"--loop", "io_uring"}, "", {"--loop", "io_uring"}},
+                    Variant{"Map", {"--strategy", "map"}, "", {}}, Variant{"Jumbo", {}, ",mtu=9000", {}},
+                    Variant{"JumboMap", {"--strategy", "map"}, ",mtu=9000", {"--no-gso"}, false},
+                    Variant{"NoGso", {}, "", {"--no-gso"}, false}, Variant{"NoChecksum", {}, "", {"--no-csum"}, false},
+                    Variant{"NoScatterGather", {}, "", {"--no-sg"}, false},
+                    Variant{"TwoQueues", {}, "", {"--queues", "2"}}, Variant{"OneChannel", {}, "", {"--no-split"}}),
+    [](const auto& test) { return test.param.name; });
+
+}  // namespace
+}  // namespace uvif::test
