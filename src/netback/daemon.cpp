@@ -44,7 +44,7 @@ std::string id_text(const VifId& id) {
 }
 
 std::string frontend_watch(const VifId& id) {
-    return std::string(frontend_token) + id_text(id);
+    return fmt::format("{}{}", frontend_token, id_text(id));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <limits>
@@ -16,9 +17,8 @@ namespace {
 CallAnswer make_answer(const wire::Reply& reply, std::span<const std::byte> payload = {}, int fd = -1) {
     CallAnswer answer;
     const auto head = std::as_bytes(std::span(&reply, 1));
-    answer.message.reserve(head.size() + payload.size());
-    answer.message.insert(answer.message.end(), head.begin(), head.end());
-    answer.message.insert(answer.message.end(), payload.begin(), payload.end());
+    answer.message.resize(head.size() + payload.size());
+    std::ranges::copy(payload, std::ranges::copy(head, answer.message.begin()).out);
     answer.fd = fd;
     return answer;
 }
