@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "xen/emulated/server.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -54,6 +55,7 @@ Result<std::unique_ptr<Server>> Server::create(Machine& machine, StoreCore& core
                                                std::string directory) {
     auto server = std::unique_ptr<Server>(new Server(machine, core, store, std::move(directory)));
     server->next_key_ = first_endpoint_key;
+    server->spare_ = FileDescriptor(::open("/dev/null", O_RDONLY | O_CLOEXEC));
     server->epoll_ = FileDescriptor(::epoll_create1(EPOLL_CLOEXEC));
     epoll_event event{EPOLLIN, {.u64 = store_key}};
     if (!server->epoll_ || ::epoll_ctl(server->epoll_.get(), EPOLL_CTL_ADD, store.fd(), &event) != 0) {
@@ -179,6 +181,14 @@ void Server::serve(std::uint64_t key) {
 
 void Server::accept_client(Kind listener, DomainId domain, int listening) {
     FileDescriptor socket(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!socket && (errno == EMFILE || errno == ENFILE)) {
+        // Without a descriptor to spare the client could not even be refused, and would keep us busy for ever.
+        spare_ = FileDescriptor{};
+        socket = FileDescriptor(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        socket = FileDescriptor{};
+        spare_ = FileDescriptor(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+        return;
+    }
     const auto clients = std::ranges::count_if(endpoints_, [domain](const auto& entry) {
         return entry.second.kind == Kind::domain && entry.second.domain == domain;
     });

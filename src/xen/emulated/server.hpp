@@ -60,6 +60,7 @@ private:
     StoreServer& store_;
     std::string directory_;
     FileDescriptor epoll_;
+    FileDescriptor spare_;  ///< given up for a moment to refuse a client when descriptors run out
     std::map<std::uint64_t, Endpoint> endpoints_;
     std::uint64_t next_key_ = 0;
     bool stopping_ = false;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -334,6 +335,31 @@ TEST_P(RemoteTest, NonsenseCostsOnlyTheClientThatSendsIt) {
     const auto hung_up = receive_message(raw.get(), wide);
     EXPECT_TRUE(!hung_up || hung_up->length == 0);
     EXPECT_EQ(usage(guest).handles, 0U);
+}
+
+TEST_P(RemoteTest, AMachineOutOfDescriptorsRefusesAndGoesOn) {
+    const std::string limited_directory = make_directory();
+    Process limited([&](const auto& ready) {
+        const rlimit few{40, 40};
+        ::setrlimit(RLIMIT_NOFILE, &few);
+        serve(limited_directory, {.charged = GetParam(), .gntalloc_limit = 16}, ready);
+    });
+    {
+        std::vector<FileDescriptor> clients;
+        for (int i = 0; i < 60; ++i) {
+            clients.push_back(must(connect_to(hypervisor_socket(limited_directory, dom0))));
+        }
+        // The last one was refused: its connection ends without an answer.
+        std::array<std::byte, 16> buffer{};
+        const auto refused = receive_message(clients.back().get(), buffer);
+        EXPECT_TRUE(!refused || refused->length == 0);
+    }
+    EXPECT_TRUE(eventually([&] {
+        auto again = Admin::connect(limited_directory);
+        return again && again->list();
+    }));
+    limited.kill();
+    std::filesystem::remove_all(limited_directory);
 }
 
 TEST_P(RemoteTest, AClientThatReadsNothingIsDroppedNotWaitedFor) {
