@@ -189,8 +189,8 @@ void declare(CLI::App& app, Options& options) {
 
 void announce(const Options& options, const Device& device) {
     const auto mac = device.mac();
-    const std::string line = fmt::format("connected: vif {}, {}, {:02x}, mtu {}, queue pairs: {}\n", device.id(), options.tap,
-                                         fmt::join(mac, ":"), device.mtu(), device.queue_count());
+    const std::string line = fmt::format("connected: vif {}, {}, {:02x}, mtu {}, queue pairs: {}\n", device.id(),
+                                         options.tap, fmt::join(mac, ":"), device.mtu(), device.queue_count());
     fmt::print("{}", line);
     std::fflush(stdout);
     if (options.ready_fd >= 0) {

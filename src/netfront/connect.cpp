@@ -2,55 +2,23 @@
 //
 // What an application calls: finding a device that is free, and waiting for its backend.
 //
-// A device has one user. A kernel driver is seen in sysfs. Another program of this library holds a lock on a file in
-// /run/lock while it lives, so a device that a crashed program left Connected in xenstore can be taken up.
-#include <fcntl.h>
+// A device has one user. A kernel driver is seen in sysfs. Another program of this library holds a DeviceLock while it
+// lives, so a device that a crashed program left Connected in xenstore can be taken up.
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <filesystem>
-#include <system_error>
 
 #include "netfront/device.hpp"
+#include "netfront/device_lock.hpp"
 #include "runtime/clock.hpp"
 
 namespace uvif::netfront {
 namespace {
 
 constexpr int close_timeout_ms = 1000;
-constexpr std::string_view emulated_prefix = "emulated:";
-
-/// Names this domain: the same for every program in it, and different for domains of emulated machines.
-std::string domain_name(const std::string& description) {
-    std::string name = description;
-    if (name.starts_with(emulated_prefix)) {
-        std::error_code ignored;
-        name = std::filesystem::weakly_canonical(name.substr(emulated_prefix.size()), ignored).string();
-    }
-    std::ranges::replace_if(
-        name, [](char c) { return (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z'); }, '-');
-    constexpr std::size_t longest = 200;  // a file name has 255 octets
-    return name.size() > longest ? name.substr(name.size() - longest) : name;
-}
-
-Result<UniqueFd> lock_device(const std::string& description, unsigned id) {
-    const std::string path = fmt::format("/run/lock/uvif-netfront.{}.{}", domain_name(description), id);
-    UniqueFd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!file) {
-        return file;  // no place for locks: do without, as every driver did before this one
-    }
-    if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
-        return fail(
-            EBUSY, fmt::format("vif {} is held by another program (lock {}): end it, or use another device", id, path));
-    }
-    return file;
-}
-
 /// A kernel driver that holds the device; only real Xen has one.
 Result<void> check_kernel_driver(const std::string& description, unsigned id) {
     if (description != "real") {
@@ -66,16 +34,16 @@ Result<void> check_kernel_driver(const std::string& description, unsigned id) {
 }
 
 /// The lock of a device that nobody holds.
-Result<UniqueFd> hold(const std::string& description, unsigned id) {
+Result<DeviceLock> hold(const std::string& description, unsigned id) {
     if (auto free = check_kernel_driver(description, id); !free) {
         return propagate(free);
     }
-    return lock_device(description, id);
+    return DeviceLock::acquire(description, id);
 }
 
 struct Held {
     unsigned id;
-    UniqueFd lock;
+    DeviceLock lock;
 };
 
 Result<Held> find_and_hold(xen::Hypervisor& hypervisor, const Config& config) {

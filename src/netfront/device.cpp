@@ -122,9 +122,9 @@ Device::Impl::~Impl() {
     close(0);
 }
 
-void Device::Impl::keep(std::unique_ptr<xen::Hypervisor> hypervisor, UniqueFd lock) noexcept {
+void Device::Impl::keep(std::unique_ptr<xen::Hypervisor> hypervisor, DeviceLock lock) noexcept {
     owned_hypervisor_ = std::move(hypervisor);
-    lock_ = std::move(lock);
+    lock_.emplace(std::move(lock));
 }
 
 /// Takes all news as one: what they say is read from the store itself.

@@ -13,9 +13,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "netfront/device_lock.hpp"
 #include "netfront/discovery.hpp"
 #include "netfront/keys.hpp"
 #include "netfront/queue.hpp"
@@ -48,7 +50,7 @@ public:
     void close(int timeout_ms) noexcept;
 
     /// Keeps things alive as long as the device: the hypervisor it runs on, the lock that says it is held.
-    void keep(std::unique_ptr<xen::Hypervisor> hypervisor, UniqueFd lock) noexcept;
+    void keep(std::unique_ptr<xen::Hypervisor> hypervisor, DeviceLock lock) noexcept;
 
     /// What the backend does instead of connecting, and what to look at: for a wait that took too long.
     [[nodiscard]] std::string describe_wait();
@@ -82,7 +84,7 @@ private:
 
     xen::Hypervisor& hypervisor_;
     std::unique_ptr<xen::Hypervisor> owned_hypervisor_;
-    UniqueFd lock_;
+    std::optional<DeviceLock> lock_;
     unsigned id_;
     Config config_;
     ring::Index first_index_;

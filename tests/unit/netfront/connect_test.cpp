@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -135,6 +136,16 @@ protected:
                 return {};
         }
     }
+    /// Files that say that a device of this machine is in use.
+    [[nodiscard]] std::size_t lock_files() const {
+        std::string name = directory_;
+        std::ranges::replace(name, '/', '-');
+        std::size_t count = 0;
+        for (const auto& file : std::filesystem::directory_iterator("/run/lock")) {
+            count += file.path().string().contains("uvif-netfront." + name) ? 1 : 0;
+        }
+        return count;
+    }
     void stop_backend() {
         stop_ = true;
         if (backend_.joinable()) {
@@ -220,6 +231,9 @@ TEST_F(NetfrontConnect, a_device_has_one_user) {
     second = Device::connect(config_);
     ASSERT_FALSE(second);
     EXPECT_THAT(second.error().message, HasSubstr("vif 1")) << "without a wish, the free one is tried";
+    EXPECT_EQ(lock_files(), 1U);
+    device->reset();
+    EXPECT_EQ(lock_files(), 0U) << "nothing is left behind";
 }
 
 TEST_F(NetfrontConnect, takes_up_what_a_killed_program_left) {
