@@ -69,18 +69,19 @@ Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_por
 }
 
 Result<void> QueuePair::bind(const QueueConfig& config) {
+    const bool shared = config.keys.rx_event == config.keys.tx_event;
     auto tx = worker_.bind(config.domain, config.keys.tx_event, *this);
     if (!tx) {
-        return propagate(tx);
+        return fail(tx.error().code, (shared ? "event-channel: " : "event-channel-tx: ") + tx.error().message);
     }
     tx_event_ = *tx;
-    if (config.keys.rx_event == config.keys.tx_event) {
+    if (shared) {
         rx_event_ = tx_event_;
         return {};
     }
     auto rx = worker_.bind(config.domain, config.keys.rx_event, *this);
     if (!rx) {
-        return propagate(rx);
+        return fail(rx.error().code, "event-channel-rx: " + rx.error().message);
     }
     rx_event_ = *rx;
     return {};

@@ -6,6 +6,7 @@
 
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "emulated/host.hpp"
@@ -57,7 +58,7 @@ TEST(ChurnTest, CostsNothingThatStays) {
 
 // Without debug lines, which nobody writes in earnest, a vif has its budget of lines and no more.
 TEST(ChurnTest, LeavesALogThatCanBeRead) {
-    Host host({.arguments = {"--log-level", "info"}});
+    Host host({.log_level = "info"});
     const unsigned domain = host.create();
     host.attach(domain);
     RawGuest guest(host, domain);
@@ -74,6 +75,23 @@ TEST(ChurnTest, LeavesALogThatCanBeRead) {
     const std::string log = host.log();
     EXPECT_LT(std::ranges::count(log, '\n'), 30);
     EXPECT_THAT(log, testing::HasSubstr("tx-ring-ref is \"rubbish\""));
+}
+
+// A frontend may stay in Closing for as long as it likes.
+TEST(ChurnTest, WaitsQuietlyForAFrontendThatNeverCloses) {
+    Host host;
+    const unsigned domain = host.create();
+    host.attach(domain);
+    RawGuest guest(host, domain);
+    guest.connect();
+    ASSERT_TRUE(guest.backend_reaches("4"));
+    guest.set_state("5");
+    ASSERT_TRUE(guest.backend_reaches("5"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(5500));  // until the frontend's time is over
+    const auto before = host.processor_time();
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    EXPECT_LT(host.processor_time() - before, std::chrono::milliseconds(200));
+    EXPECT_EQ(host.read(guest.backend() + "/state"), "5");
 }
 
 }  // namespace

