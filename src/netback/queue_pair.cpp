@@ -154,6 +154,11 @@ bool QueuePair::arm() noexcept {
 }
 
 void QueuePair::on_ready(std::uint32_t events) noexcept {
+    if (port_->failed()) {
+        // Its interface was deleted: the descriptor would be ready for ever. What the guest sends is dropped there.
+        worker_.loop().remove(port_->fd());
+        watched_ = false;
+    }
     if ((events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0) {
         port_readable_ = true;
     }

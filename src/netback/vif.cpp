@@ -169,7 +169,7 @@ void Vif::write_state(XenbusState from, XenbusState to) {
     if (!written || !*written) {
         return;
     }
-    log(budget_, LogLevel::debug, "{}: {}", name_, to_string(to));
+    log(steps_budget_, LogLevel::debug, "{}: {}", name_, to_string(to));
     if (to == XenbusState::connected) {
         clear_report();
         log(budget_, LogLevel::info, "{}: connected, {} queue{}", name_, queues_.size(),

@@ -103,6 +103,7 @@ private:
     bool overdue_ = false;               ///< it has waited for long, and whatever comes of that was done
     std::string last_error_;
     LogBudget budget_;
+    LogBudget steps_budget_;  // their own, so that whoever asks for them still sees what they lead to
 };
 
 }  // namespace uvif::netback
