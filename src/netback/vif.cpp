@@ -46,6 +46,12 @@ bool Vif::evaluate() {
         if (!view) {
             return true;  // the store does not answer: that says nothing about the device
         }
+        if (view->self == XenbusState::initialising && (prepared_ || unusable_)) {
+            // Nobody writes that into a device that has begun: it was taken away and made anew between two looks.
+            end();
+            identify();
+            continue;
+        }
         if (unusable_ && view->backend_exists && view->online && view->self != XenbusState::closing) {
             return true;
         }
@@ -73,6 +79,8 @@ void Vif::end() {
     if (prepared_) {
         log(budget_, LogLevel::info, "{}: removed", name_);
     }
+    device_ = {};
+    prepared_ = unusable_ = broken_ = false;
 }
 
 /// Without a frontend's folder there is nothing to follow, and nobody to whom a state would mean anything.
@@ -85,10 +93,9 @@ void Vif::identify() {
         device_ = std::move(*keys);
         return;
     }
-    const bool wrong = keys.error().code == ENOENT || keys.error().code == EINVAL;
     // A closed one stays closed: to write that again would only have us look again.
     const auto state = around_.store.read(backend_ + "/state");
-    if (wrong && state && xen::parse_xenbus_state(*state) != XenbusState::closed) {
+    if (keys.error().code == EINVAL && state && xen::parse_xenbus_state(*state) != XenbusState::closed) {
         give_up(keys.error());
     }
 }
@@ -309,7 +316,7 @@ void Vif::found_rogue(std::uint64_t connection, Rogue reason) {
 
 /// The toolstack has to take it away; until then it is Closed.
 void Vif::give_up(const Error& error) {
-    if (error.code == ENOENT && !around_.store.read(backend_ + "/state")) {
+    if (error.code == ESTALE) {
         return;  // it was taken away meanwhile
     }
     report(error);

@@ -15,12 +15,12 @@ namespace {
 constexpr std::uint32_t any_u32 = 0xffffffff;
 
 std::unexpected<Error> missing(const std::string& path, std::string_view why) {
-    return fail(ENOENT, fmt::format("{} is missing: {}", path, why));
+    return fail(EINVAL, fmt::format("{} is missing: {}", path, why));
 }
 
-Result<std::uint32_t> need_decimal(xen::Store& store, const std::string& path, std::uint32_t max,
-                                   std::string_view why) {
-    auto value = xen::read_decimal(store, path, max);
+Result<std::uint32_t> need_decimal(xen::Store& store, const std::string& path, std::uint32_t max, std::string_view why,
+                                   xen::Transaction t = xen::Transaction::none) {
+    auto value = xen::read_decimal(store, path, max, t);
     if (!value) {
         return propagate(value);
     }
@@ -94,12 +94,22 @@ Result<void> read_queues(xen::Store& store, const std::string& frontend, std::ui
     return {};
 }
 
-}  // namespace
+/// ESTALE when there is no such device (any more).
+Result<void> check_device(xen::Store& store, const std::string& backend, xen::Transaction t) {
+    auto state = store.read(backend + "/state", t);
+    if (!state) {
+        return fail(state.error().code == ENOENT ? ESTALE : state.error().code, state.error().message);
+    }
+    return {};
+}
 
 Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backend, xen::DomainId guest,
-                                    std::uint32_t handle) {
+                                    std::uint32_t handle, xen::Transaction t) {
+    if (auto there = check_device(store, backend, t); !there) {
+        return propagate(there);
+    }
     DeviceKeys keys;
-    auto frontend = xen::read_text(store, backend + "/frontend");
+    auto frontend = xen::read_text(store, backend + "/frontend", t);
     if (!frontend) {
         return propagate(frontend);
     }
@@ -112,7 +122,7 @@ Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backen
     }
     keys.frontend = **frontend;
     auto id = need_decimal(store, backend + "/frontend-id", xen::first_reserved_domain_id - 1U,
-                           "the toolstack writes the guest's domain id there");
+                           "the toolstack writes the guest's domain id there", t);
     if (!id) {
         return propagate(id);
     }
@@ -120,14 +130,15 @@ Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backen
         return fail(EINVAL, fmt::format("{}/frontend-id is {}, but the folder belongs to domain {}", backend, *id,
                                         std::to_underlying(guest)));
     }
-    auto number = need_decimal(store, backend + "/handle", any_u32, "the toolstack writes the device's number there");
+    auto number =
+        need_decimal(store, backend + "/handle", any_u32, "the toolstack writes the device's number there", t);
     if (!number) {
         return propagate(number);
     }
     if (*number != handle) {
         return fail(EINVAL, fmt::format("{}/handle is {}, but the folder is called {}", backend, *number, handle));
     }
-    auto mac = xen::read_mac(store, backend + "/mac");
+    auto mac = xen::read_mac(store, backend + "/mac", t);
     if (!mac) {
         return propagate(mac);
     }
@@ -135,12 +146,12 @@ Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backen
         return missing(backend + "/mac", "the toolstack writes the interface's address there");
     }
     keys.mac = **mac;
-    auto name = xen::read_text(store, backend + "/vifname");
+    auto name = xen::read_text(store, backend + "/vifname", t);
     if (!name) {
         return propagate(name);
     }
     keys.interface = *name && !(*name)->empty() ? **name : fmt::format("vif{}.{}", std::to_underlying(guest), handle);
-    auto mtu = xen::read_decimal(store, backend + "/mtu", limits::mtu_max);
+    auto mtu = xen::read_decimal(store, backend + "/mtu", limits::mtu_max, t);
     if (!mtu) {
         return propagate(mtu);
     }
@@ -149,6 +160,19 @@ Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backen
                     fmt::format("{}/mtu is {}, expected {} to {}", backend, **mtu, limits::mtu_min, limits::mtu_max));
     }
     keys.mtu = *mtu;
+    return keys;
+}
+
+}  // namespace
+
+Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backend, xen::DomainId guest,
+                                    std::uint32_t handle) {
+    auto t = store.begin();
+    if (!t) {
+        return propagate(t);
+    }
+    auto keys = read_device_keys(store, backend, guest, handle, *t);
+    store.abort(*t);  // nothing was changed
     return keys;
 }
 
@@ -206,8 +230,8 @@ Result<void> publish_features(xen::Store& store, const std::string& backend, std
     }};
     return xen::transact(store, [&](xen::Transaction t) -> Result<void> {
         // Reading the state makes the commit fail when the folder is removed meanwhile, so it is not made again.
-        if (auto state = store.read(backend + "/state", t); !state) {
-            return propagate(state);
+        if (auto there = check_device(store, backend, t); !there) {
+            return there;
         }
         for (const auto& [key, value] : features) {
             if (auto written = store.write(fmt::format("{}/{}", backend, key), value, t); !written) {

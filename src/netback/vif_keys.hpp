@@ -23,6 +23,7 @@ struct DeviceKeys {
     std::string interface;  ///< `vifname`, or vif<domid>.<handle>
     std::optional<std::uint32_t> mtu;
 };
+/// All of one moment. Errors: EINVAL for a key that is missing or wrong; ESTALE when the folder itself is gone.
 Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backend, xen::DomainId guest,
                                     std::uint32_t handle);
 
@@ -35,7 +36,7 @@ struct GuestKeys {
 };
 Result<GuestKeys> read_guest_keys(xen::Store& store, const std::string& frontend, std::uint32_t max_queues);
 
-/// Writes what this backend can do into its own folder, in one transaction; ENOENT when the folder is gone.
+/// Writes what this backend can do into its own folder, in one transaction; ESTALE when the folder is gone.
 Result<void> publish_features(xen::Store& store, const std::string& backend, std::uint32_t max_queues);
 
 }  // namespace uvif::netback
