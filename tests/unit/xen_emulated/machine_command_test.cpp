@@ -2,99 +2,50 @@
 // The commands as a user types them, against the program itself.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <poll.h>
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
-#include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <functional>
 #include <future>
-#include <regex>
+#include <optional>
 #include <string>
-#include <thread>
 
+#include "support/process.hpp"
+
+namespace uvif::test {
 namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-struct Outcome {
-    int status = -1;
-    std::string output;  ///< both streams
-};
-
 Outcome shell(const std::string& command) {
-    Outcome outcome;
-    FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
-    std::array<char, 4096> buffer;
-    std::size_t got = 0;
-    while ((got = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0) {
-        outcome.output.append(buffer.data(), got);
-    }
-    const int status = ::pclose(pipe);
-    outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-    return outcome;
+    return run({{"sh", "-c", command}});
 }
 
 class MachineCommandTest : public testing::Test {
 protected:
     void SetUp() override {
-        std::string pattern = (std::filesystem::temp_directory_path() / "uvif-XXXXXX").string();
-        ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-        directory = pattern + "/machine";
         ASSERT_EQ(::setenv("XENSTORED_PATH", (directory + "/dom0.xenstore").c_str(), 1), 0);
         start();
-    }
-    void TearDown() override {
-        if (machine_ > 0) {
-            ::kill(machine_, SIGKILL);
-            ::waitpid(machine_, nullptr, 0);
-        }
-        std::filesystem::remove_all(std::filesystem::path(directory).parent_path());
     }
 
     void start() {
         std::array<int, 2> ready{};
         ASSERT_EQ(::pipe(ready.data()), 0);
-        machine_ = ::fork();
-        if (machine_ == 0) {
-            ::close(ready[0]);
-            ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that crashes leaves nobody behind
-            const std::string fd = std::to_string(ready[1]);
-            ::execl(UVIF_MACHINE, "uvif-machine", "start", directory.c_str(), "--ready-fd", fd.c_str(), nullptr);
-            ::_exit(127);
-        }
+        machine_.emplace(Launch{{UVIF_MACHINE, "start", directory, "--ready-fd", std::to_string(ready[1])}},
+                         temporary_.path() + "/machine.log");
         ::close(ready[1]);
         char line[8] = {};
         ASSERT_GT(::read(ready[0], line, sizeof line), 0);
         ::close(ready[0]);
     }
-    int wait_for_end() {
-        int status = 0;
-        ::waitpid(std::exchange(machine_, 0), &status, 0);
-        return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-    }
     Outcome machine(const std::string& arguments) const {
         const auto space = arguments.find(' ');
         const std::string rest = space == std::string::npos ? "" : arguments.substr(space);
         return shell(std::string(UVIF_MACHINE) + " " + arguments.substr(0, space) + " " + directory + rest);
-    }
-    static bool eventually(const std::function<bool()>& condition) {
-        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-        while (!condition()) {
-            if (std::chrono::steady_clock::now() > deadline) {
-                return false;
-            }
-            std::this_thread::sleep_for(std::chrono::milliseconds(10));
-        }
-        return true;
     }
     /// Plays the backend: answers `from` in its state by `to`.
     static std::future<bool> answer(const std::string& from, const std::string& to) {
@@ -105,8 +56,9 @@ protected:
         });
     }
 
-    std::string directory;
-    pid_t machine_ = 0;
+    TemporaryDirectory temporary_;
+    std::string directory = temporary_.path() + "/machine";
+    std::optional<Process> machine_;
 };
 
 TEST_F(MachineCommandTest, ADomainsLifeLooksLikeXls) {
@@ -173,7 +125,7 @@ TEST_F(MachineCommandTest, ADomainsLifeLooksLikeXls) {
     EXPECT_FALSE(std::filesystem::exists(directory + "/dom1"));
 
     EXPECT_EQ(machine("stop").status, 0);
-    EXPECT_EQ(wait_for_end(), 0);
+    EXPECT_EQ(machine_->wait(), 0);
     EXPECT_FALSE(std::filesystem::exists(directory + "/admin"));
 }
 
@@ -202,14 +154,15 @@ TEST_F(MachineCommandTest, MistakesAreOneSentence) {
 
 TEST_F(MachineCommandTest, AMachineThatWasKilledCanBeStartedAgain) {
     machine("create");
-    ::kill(machine_, SIGKILL);
-    wait_for_end();
+    machine_->send(SIGKILL);
+    machine_->wait();
     EXPECT_THAT(machine("list").output, HasSubstr("no emulated machine answers"));
     start();
     EXPECT_FALSE(std::filesystem::exists(directory + "/dom1"));
     EXPECT_EQ(machine("create").output, "1\n");
-    ::kill(machine_, SIGTERM);
-    EXPECT_EQ(wait_for_end(), 0);
+    machine_->send(SIGTERM);
+    EXPECT_EQ(machine_->wait(), 0);
 }
 
 }  // namespace
+}  // namespace uvif::test
