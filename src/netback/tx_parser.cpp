@@ -121,7 +121,7 @@ TxFrame parse_tx_frame(std::span<const TxSlot> slots) noexcept {
             return drop(frame, fault);
         }
     }
-    if (frame.first_size < ethernet_header_size) {
+    if (frame.first_size < ring::ethernet_header_size) {
         return drop(frame, TxDrop::too_short);
     }
     if (first.offset + frame.first_size > xen::page_size) {

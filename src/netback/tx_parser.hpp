@@ -11,7 +11,6 @@ namespace uvif::netback {
 
 inline constexpr std::uint32_t tx_data_slots_max = 19;     ///< 1 + XEN_NETBK_LEGACY_SLOTS_MAX: accepted
 inline constexpr std::uint32_t tx_data_slots_absurd = 21;  ///< 1 + fatal_skb_slots: beyond it no mere bug
-inline constexpr std::uint32_t ethernet_header_size = 14;
 
 /// One packet of the TX ring as the guest described it, judged. A dropped one still says which slots are owed an
 /// answer: all `slots()` of them, whatever the verdict (but a rogue's ring is never touched again).

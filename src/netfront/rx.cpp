@@ -6,7 +6,6 @@
 namespace uvif::netfront {
 namespace {
 
-constexpr std::uint32_t ethernet_header = 14;
 /// Requests gathered before they are published: two cache lines of the ring.
 constexpr std::uint32_t publish_batch = 16;
 /// With fewer requests than this before the backend every one is published at once.
@@ -116,7 +115,7 @@ const char* RxQueue::accept(ring::Index at, const ring::RxSlot& slot, std::span<
         }
         constexpr std::uint16_t chained = ring::RxFlags::more_data | ring::RxFlags::extra_info;
         if (chain_.stage == Stage::first && !response.flags.has(chained) && fits_page(response) &&
-            response.status >= static_cast<std::int16_t>(ethernet_header)) {
+            response.status >= static_cast<std::int16_t>(ring::ethernet_header_size)) {
             // The ordinary packet of one slot never passes through chain_.
             Packet& packet = packets[count++];
             packet.length = static_cast<std::uint32_t>(response.status);
@@ -194,7 +193,7 @@ void RxQueue::add(const ring::RxResponse& response, std::uint16_t buffer) noexce
 
 bool RxQueue::deliverable() const noexcept {
     const Packet& packet = chain_.packet;
-    return !chain_.bad && packet.length >= ethernet_header && packet.length <= max_packet_length;
+    return !chain_.bad && packet.length >= ring::ethernet_header_size && packet.length <= max_packet_length;
 }
 
 void RxQueue::finish(std::span<Packet> packets, std::size_t& count, QueueStatistics& statistics) noexcept {

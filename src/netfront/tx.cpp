@@ -7,8 +7,6 @@
 namespace uvif::netfront {
 namespace {
 
-constexpr std::uint32_t ethernet_header = 14;
-
 /// Buffers begin at 32 different lines of a page: all first lines on page boundaries would share one set
 /// of the L1 cache. 32 lines leave 2112 octets, room for a frame of the ordinary MTU.
 constexpr std::uint32_t colour_offset(std::uint32_t buffer) noexcept {
@@ -109,7 +107,7 @@ int TxQueue::claim(const Packet& packet) noexcept {
 
 /// 0: the packet may go, its buffers are claimed and `total` is its length.
 int TxQueue::judge(const Packet& packet, std::uint32_t& total) noexcept {
-    if (packet.fragment_count == 0 || packet.fragments[0].length < ethernet_header) {
+    if (packet.fragment_count == 0 || packet.fragments[0].length < ring::ethernet_header_size) {
         return EINVAL;
     }
     if (packet.fragment_count > max_tx_fragments) {

@@ -13,6 +13,8 @@
 
 namespace uvif::ring {
 
+inline constexpr std::uint32_t ethernet_header_size = 14;
+
 /// Flags of a TX request (NETTXF_*). Not RxFlags: bits 0 and 1 mean the opposite there.
 struct TxFlags {
     static constexpr std::uint16_t checksum_blank = 1;

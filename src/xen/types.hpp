@@ -14,6 +14,8 @@ enum class DomainId : std::uint16_t {};
 enum class GrantRef : std::uint32_t {};
 enum class EventPort : std::uint32_t {};
 
+inline constexpr DomainId dom0{0};
+
 /// DOMID_FIRST_RESERVED of xen/xen.h: ids from here on name no ordinary domain.
 inline constexpr std::uint16_t first_reserved_domain_id = 0x7ff0;
 

@@ -57,8 +57,8 @@ Machine::~Machine() = default;
 
 Result<std::unique_ptr<Machine>> Machine::create(const MachineConfig& config) {
     auto machine = std::unique_ptr<Machine>(new Machine(config));
-    if (auto dom0 = machine->create_domain(); !dom0) {
-        return propagate(dom0);
+    if (auto created = machine->create_domain(); !created) {
+        return propagate(created);
     }
     return machine;
 }

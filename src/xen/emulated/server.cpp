@@ -34,8 +34,8 @@ constexpr std::uint64_t first_endpoint_key = 2;
 constexpr std::ptrdiff_t max_clients_per_domain = 1024;
 constexpr std::size_t admin_request_max = 4096;
 
-json refusal(const Error& error) {
-    return {{"error", error.code}, {"message", error.message}};
+std::string refusal_text(const Error& error) {
+    return json{{"error", error.code}, {"message", error.message}}.dump();
 }
 
 json status_of(DomainId domain, const DomainUsage& usage) {
@@ -242,12 +242,12 @@ std::string Server::answer_admin(std::string_view text) {
     if (verb == "create") {
         auto domain = machine_.create_domain();
         if (!domain) {
-            return refusal(domain.error()).dump();
+            return refusal_text(domain.error());
         }
         if (auto opened = open_domain(*domain); !opened) {
             close_domain(*domain);
             [[maybe_unused]] const auto undone = machine_.destroy_domain(*domain);
-            return refusal(opened.error()).dump();
+            return refusal_text(opened.error());
         }
         core_.introduce(*domain);
         answer["domain"] = std::to_underlying(*domain);
@@ -256,7 +256,7 @@ std::string Server::answer_admin(std::string_view text) {
         const bool valid = number.is_number_unsigned() && number < first_reserved_domain_id;
         const auto domain = static_cast<DomainId>(valid ? number.get<std::uint16_t>() : first_reserved_domain_id);
         if (auto destroyed = machine_.destroy_domain(domain); !destroyed) {
-            return refusal(destroyed.error()).dump();
+            return refusal_text(destroyed.error());
         }
         close_domain(domain);
         core_.release(domain);
@@ -270,7 +270,7 @@ std::string Server::answer_admin(std::string_view text) {
     } else if (verb == "stop") {
         stopping_ = true;
     } else {
-        return refusal(Error{EINVAL, "an administrative request that this machine does not know"}).dump();
+        return refusal_text(Error{EINVAL, "an administrative request that this machine does not know"});
     }
     return answer.dump();
 }

@@ -22,10 +22,6 @@ namespace {
 
 constexpr std::string_view acknowledgement("OK", 3);
 
-std::unexpected<int> refuse(int error) {
-    return std::unexpected<int>(error);
-}
-
 StoreAnswer<std::string> acknowledge(const StoreAnswer<>& done) {
     return done ? StoreAnswer<std::string>(acknowledgement) : refuse(done.error());
 }

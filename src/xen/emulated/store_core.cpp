@@ -10,8 +10,6 @@ namespace uvif::xen {
 
 namespace {
 
-constexpr DomainId dom0{0};
-
 bool is_path_character(char c) noexcept {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '/' ||
            c == '_' || c == '@';
@@ -20,10 +18,6 @@ bool is_path_character(char c) noexcept {
 /// `path` itself or something below it.
 bool is_at_or_below(std::string_view path, std::string_view top) noexcept {
     return path.starts_with(top) && (top == "/" || path.size() == top.size() || path[top.size()] == '/');
-}
-
-std::unexpected<int> refuse(int error) {
-    return std::unexpected<int>(error);
 }
 
 }  // namespace

@@ -53,6 +53,10 @@ inline constexpr std::size_t store_relative_path_max = 2048;
 template <class T = void>
 using StoreAnswer = std::expected<T, int>;
 
+inline std::unexpected<int> refuse(int error) {
+    return std::unexpected<int>(error);
+}
+
 class StoreSession;
 
 /// Thread rule: one thread for the core and all of its sessions.

@@ -27,7 +27,6 @@ constexpr char no_access = 'n';
 constexpr char may_read = 'r';
 constexpr unsigned max_devices = 65536;
 constexpr const char* memory_kib = "131072";
-constexpr DomainId dom0{0};
 
 std::string domain_path(DomainId domain) {
     return fmt::format("/local/domain/{}", std::to_underlying(domain));

@@ -31,11 +31,11 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+using xen::dom0;
 using xen::DomainId;
 using xen::GrantRef;
 using xen::XenbusState;
 
-constexpr DomainId dom0{0};
 
 /// Two ring pages and the event channels of one queue, from the backend's side.
 struct BackendQueue {

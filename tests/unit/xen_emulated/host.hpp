@@ -11,7 +11,6 @@
 
 namespace uvif::xen {
 
-inline constexpr DomainId dom0{0};
 
 /// The value of a result that a test takes for granted.
 template <class T>

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "unit/xenstore/store_answers.hpp"
 #include "xen/emulated/fault_store.hpp"
 #include "xen/emulated/local_store.hpp"
 
@@ -16,14 +17,6 @@ namespace {
 
 using testing::ElementsAre;
 using testing::IsEmpty;
-
-constexpr Transaction none = Transaction::none;
-
-/// 0, or the errno value of a failed answer.
-template <class T>
-int code(const StoreAnswer<T>& answer) {
-    return answer ? 0 : answer.error();
-}
 
 std::string text(const Permissions& permissions) {
     std::string all;

@@ -7,17 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "unit/xenstore/store_answers.hpp"
 #include "xen/emulated/store_core.hpp"
 
 namespace uvif::xen {
 namespace {
-
-constexpr Transaction none = Transaction::none;
-
-template <class T>
-int code(const StoreAnswer<T>& answer) {
-    return answer ? 0 : answer.error();
-}
 
 class Transactions : public testing::Test {
 protected:

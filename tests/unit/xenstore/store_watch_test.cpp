@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "unit/xenstore/store_answers.hpp"
 #include "xen/emulated/local_store.hpp"
 #include "xen/emulated/store_core.hpp"
 
@@ -15,13 +16,6 @@ namespace {
 
 using testing::ElementsAre;
 using testing::IsEmpty;
-
-constexpr Transaction none = Transaction::none;
-
-template <class T>
-int code(const StoreAnswer<T>& answer) {
-    return answer ? 0 : answer.error();
-}
 
 /// Takes all waiting events, as "path token".
 std::vector<std::string> events(StoreSession& session) {
