@@ -16,6 +16,13 @@
 namespace uvif::test {
 namespace {
 
+// Sanitizers keep what is freed, and shadows of what was touched: their memory says nothing of ours.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool memory_is_ours = false;
+#else
+constexpr bool memory_is_ours = true;
+#endif
+
 TEST(ChurnTest, CostsNothingThatStays) {
     constexpr unsigned writes = 20000;
     constexpr std::size_t growth_kib = 4096;
@@ -44,7 +51,9 @@ TEST(ChurnTest, CostsNothingThatStays) {
     }
     EXPECT_GT(neighbour.echoes(), echoes + 1000);
     EXPECT_EQ(neighbour.interruptions(), 0U);
-    EXPECT_LE(host.resident_kib(), warm_kib + growth_kib);
+    if (memory_is_ours) {
+        EXPECT_LE(host.resident_kib(), warm_kib + growth_kib);
+    }
 
     // It is served as ever when it comes to its senses.
     guest.set_state("6");

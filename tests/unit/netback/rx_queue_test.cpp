@@ -267,7 +267,7 @@ TEST_F(RxQueueTest, BlankChecksumsAreCompletedForGuestsThatDoNotTakeThem) {
 
 TEST_F(RxQueueTest, BadGrantFailsOnlyItsOwnSlot) {
     Backend backend(guest);
-    for (const std::size_t bad : {0, 1, 2}) {
+    for (const std::size_t bad : {0U, 1U, 2U}) {
         receiver.post(5);
         auto at = receiver.posted.begin();
         std::advance(at, 1 + bad);
