@@ -86,7 +86,7 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy) 
                     break;
                 case 6: {
                     test::Frame frame;
-                    frame.data.resize(std::min<std::size_t>(command.value, 65535));
+                    frame.data.resize(std::max<std::size_t>(command.value, 1));
                     frame.offload.gso_type = static_cast<GsoType>(command.where % 3);
                     port.to_receive.push_back(std::move(frame));
                     break;
@@ -102,7 +102,7 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy) 
         tx->abandon();
     }
     require(grants->unmap(rings) == 0);
-    require(guest.grants_in_use() == 0);
+    require(!guest.memory.use(page.ref).reading);
 }
 
 }  // namespace
