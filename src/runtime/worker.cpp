@@ -134,6 +134,9 @@ void Worker::on_ready(std::uint32_t /*events*/) noexcept {
 void Worker::step(std::int64_t sleep_ns) noexcept {
     if (mailbox_->maybe_nonempty()) {
         mailbox_->drain();
+        if (stopping_.load(std::memory_order_relaxed)) {
+            return;  // that was the last message: nothing would end a sleep
+        }
     }
     if (turn_tasks()) {
         if (idle_since_ns_ != 0) {
