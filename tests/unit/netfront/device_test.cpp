@@ -36,7 +36,6 @@ using xen::DomainId;
 using xen::GrantRef;
 using xen::XenbusState;
 
-
 /// Two ring pages and the event channels of one queue, from the backend's side.
 struct BackendQueue {
     std::array<std::byte*, 2> pages{};

@@ -11,7 +11,6 @@
 
 namespace uvif::xen {
 
-
 /// The value of a result that a test takes for granted.
 template <class T>
 T must(Result<T> result) {
