@@ -53,11 +53,11 @@ void warn(const Error& error) {
     fmt::print(stderr, "uvif-machine: {}\n", error.message);
 }
 
-Result<FileDescriptor> lock_directory(const std::string& directory) {
+Result<UniqueFd> lock_directory(const std::string& directory) {
     if (::mkdir(directory.c_str(), S_IRWXU) != 0 && errno != EEXIST) {
         return fail(errno, fmt::format("cannot make the directory {}: {}", directory, std::strerror(errno)));
     }
-    FileDescriptor lock(::open((directory + "/lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, S_IRUSR | S_IWUSR));
+    UniqueFd lock(::open((directory + "/lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, S_IRUSR | S_IWUSR));
     if (!lock) {
         return fail(errno, fmt::format("cannot use the directory {}: {}", directory, std::strerror(errno)));
     }
@@ -70,12 +70,12 @@ Result<FileDescriptor> lock_directory(const std::string& directory) {
 }
 
 /// A descriptor that becomes readable when the user wants an end.
-Result<FileDescriptor> termination() {
+Result<UniqueFd> termination() {
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
-    FileDescriptor fd(::sigprocmask(SIG_BLOCK, &signals, nullptr) == 0 ? ::signalfd(-1, &signals, SFD_CLOEXEC) : -1);
+    UniqueFd fd(::sigprocmask(SIG_BLOCK, &signals, nullptr) == 0 ? ::signalfd(-1, &signals, SFD_CLOEXEC) : -1);
     if (!fd) {
         return fail(errno, fmt::format("cannot wait for signals: {}", std::strerror(errno)));
     }

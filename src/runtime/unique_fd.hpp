@@ -7,7 +7,7 @@
 
 namespace uvif {
 
-/// Owns a file descriptor and closes it.
+/// Owns a file descriptor and closes it; -1 is none.
 class UniqueFd {
 public:
     UniqueFd() = default;

@@ -34,9 +34,9 @@ public:
     Result<void> stop();
 
 private:
-    explicit Admin(FileDescriptor socket) noexcept : socket_(std::move(socket)) {}
+    explicit Admin(UniqueFd socket) noexcept : socket_(std::move(socket)) {}
 
-    FileDescriptor socket_;
+    UniqueFd socket_;
 };
 
 /// Where dom0's store listens, and the socket that a domain's programs are to be given.

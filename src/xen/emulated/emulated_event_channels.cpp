@@ -39,7 +39,7 @@ Result<std::unique_ptr<EventChannels>> EmulatedEventChannels::create(std::unique
         return propagate(events);
     }
     if (channels->charged_) {
-        channels->doorbell_ = FileDescriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+        channels->doorbell_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     }
     channels->event_fd_ = std::move(*fd);
     channels->own_events_ = std::move(*events);
@@ -166,7 +166,7 @@ bool EmulatedEventChannels::refresh(EventPort port, Peer& peer) noexcept {
     }
 }
 
-void EmulatedEventChannels::signal(const FileDescriptor& fd) noexcept {
+void EmulatedEventChannels::signal(const UniqueFd& fd) noexcept {
     // Fails only when the counter is full, and then the descriptor is readable anyway.
     const std::uint64_t one = 1;
     [[maybe_unused]] const ssize_t written = ::write(fd.get(), &one, sizeof one);

@@ -33,7 +33,7 @@ private:
     /// What a notifier needs to know about the other end of a port.
     struct Peer {
         std::shared_ptr<const MemoryMap> events;  ///< the event part of the remote domain's memory
-        FileDescriptor fd;                        ///< the eventfd of `owner`
+        UniqueFd fd;                              ///< the eventfd of `owner`
         std::uint32_t owner = 0;
     };
 
@@ -46,14 +46,14 @@ private:
     Result<std::shared_ptr<const MemoryMap>> events_of(DomainId domain);
     Result<EventPort> adopt(Result<EventPort> port, std::shared_ptr<const MemoryMap> events);
     bool refresh(EventPort port, Peer& peer) noexcept;
-    static void signal(const FileDescriptor& fd) noexcept;
+    static void signal(const UniqueFd& fd) noexcept;
 
     std::unique_ptr<Hypercalls> hypercalls_;
     std::shared_ptr<FaultPlan> faults_;
     bool charged_;
 
-    FileDescriptor event_fd_;
-    FileDescriptor doorbell_;  ///< charged mode: written when a notification wakes nobody
+    UniqueFd event_fd_;
+    UniqueFd doorbell_;  ///< charged mode: written when a notification wakes nobody
     MemoryMap own_events_;
     DomainMemory memory_;
     std::array<std::uint64_t, DomainMemory::words> own_{};

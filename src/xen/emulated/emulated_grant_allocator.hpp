@@ -23,7 +23,7 @@ private:
 
     std::shared_ptr<Hypercalls> hypercalls_;  ///< shared with the pages, which may outlive their allocator
     std::shared_ptr<FaultPlan> faults_;
-    FileDescriptor memory_;
+    UniqueFd memory_;
 };
 
 }  // namespace uvif::xen

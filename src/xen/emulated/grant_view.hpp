@@ -76,7 +76,7 @@ private:
     DomainId domain_{};
     std::uint32_t column_ = 0;
     DomainMemory memory_;
-    FileDescriptor fd_;
+    UniqueFd fd_;
     MemoryMap whole_;
     MemoryMap read_only_;
 };

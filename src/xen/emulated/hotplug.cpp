@@ -68,7 +68,7 @@ Result<void> run_hotplug_script(const std::string& script, const std::vector<std
     if (!child) {
         return propagate(child);
     }
-    const FileDescriptor handle(static_cast<int>(::syscall(SYS_pidfd_open, *child, 0)));
+    const UniqueFd handle(static_cast<int>(::syscall(SYS_pidfd_open, *child, 0)));
     const auto deadline = std::chrono::steady_clock::now() + limit;
     bool ended = false;
     for (auto left = limit; !ended && left.count() > 0;) {

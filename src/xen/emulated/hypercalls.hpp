@@ -12,13 +12,13 @@ namespace uvif::xen {
 
 /// A domain's memory and the column of pins in it that is this handle's own.
 struct Attachment {
-    FileDescriptor memory;
+    UniqueFd memory;
     std::uint32_t column = 0;
 };
 
 /// The descriptor to signal for events of a port, and the owner (see DomainMemory::owner) that it belongs to.
 struct EventTarget {
-    FileDescriptor fd;
+    UniqueFd fd;
     std::uint32_t owner = 0;
 };
 
@@ -49,10 +49,10 @@ public:
     /// Gives this handle the right to pin grants of `domain`.
     virtual Result<Attachment> attach(DomainId domain) = 0;
     /// The memory of any domain, for its events.
-    virtual Result<FileDescriptor> memory(DomainId domain) = 0;
+    virtual Result<UniqueFd> memory(DomainId domain) = 0;
 
     /// The eventfd that tells of events on this handle's ports.
-    virtual Result<FileDescriptor> event_fd() = 0;
+    virtual Result<UniqueFd> event_fd() = 0;
     /// The eventfd of whoever owns the other end of `port`.
     virtual Result<EventTarget> event_target(EventPort port) = 0;
     virtual Result<EventPort> bind_interdomain(DomainId remote, EventPort remote_port) = 0;

@@ -6,11 +6,11 @@
 namespace uvif::xen {
 namespace {
 
-Result<FileDescriptor> duplicated(Result<int> fd) {
+Result<UniqueFd> duplicated(Result<int> fd) {
     if (!fd) {
         return propagate(fd);
     }
-    return FileDescriptor::duplicate(*fd);
+    return duplicate(*fd);
 }
 
 }  // namespace
@@ -28,18 +28,18 @@ Result<Attachment> LocalHypercalls::attach(DomainId domain) {
     if (!column) {
         return propagate(column);
     }
-    auto memory = FileDescriptor::duplicate(column->memory);
+    auto memory = duplicate(column->memory);
     if (!memory) {
         return propagate(memory);
     }
     return Attachment{std::move(*memory), column->column};
 }
 
-Result<FileDescriptor> LocalHypercalls::memory(DomainId domain) {
+Result<UniqueFd> LocalHypercalls::memory(DomainId domain) {
     return duplicated(machine_.memory(domain));
 }
 
-Result<FileDescriptor> LocalHypercalls::event_fd() {
+Result<UniqueFd> LocalHypercalls::event_fd() {
     return duplicated(machine_.event_fd(handle_));
 }
 
@@ -48,7 +48,7 @@ Result<EventTarget> LocalHypercalls::event_target(EventPort port) {
     if (!target) {
         return propagate(target);
     }
-    auto fd = FileDescriptor::duplicate(target->fd);
+    auto fd = duplicate(target->fd);
     if (!fd) {
         return propagate(fd);
     }

@@ -18,8 +18,8 @@ public:
     [[nodiscard]] DomainId domain() const noexcept override { return domain_; }
     [[nodiscard]] bool charged() const noexcept override { return machine_.config().charged; }
     Result<Attachment> attach(DomainId domain) override;
-    Result<FileDescriptor> memory(DomainId domain) override;
-    Result<FileDescriptor> event_fd() override;
+    Result<UniqueFd> memory(DomainId domain) override;
+    Result<UniqueFd> event_fd() override;
     Result<EventTarget> event_target(EventPort port) override;
     Result<EventPort> bind_interdomain(DomainId remote, EventPort remote_port) override {
         return machine_.bind_interdomain(handle_, remote, remote_port);

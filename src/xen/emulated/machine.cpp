@@ -34,7 +34,7 @@ struct Machine::Share {
 
 struct Machine::Domain {
     DomainId id{};
-    FileDescriptor memory_fd;
+    UniqueFd memory_fd;
     MemoryMap map;
     DomainMemory memory;
     std::vector<Port> ports = std::vector<Port>(max_ports);
@@ -47,7 +47,7 @@ struct Machine::Domain {
 struct Machine::Handle {
     HandleId id{};
     DomainId domain{};
-    FileDescriptor event_fd;
+    UniqueFd event_fd;
     std::map<std::uint16_t, std::uint32_t> columns;  ///< by domain
 };
 
@@ -272,9 +272,9 @@ Result<int> Machine::event_fd(HandleId id) {
     if (!holder) {
         return propagate(holder);
     }
-    FileDescriptor& fd = (*holder)->event_fd;
+    UniqueFd& fd = (*holder)->event_fd;
     if (!fd) {
-        fd = FileDescriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+        fd = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
         if (!fd) {
             return fail(errno, fmt::format("cannot make an eventfd: {}", std::strerror(errno)));
         }

@@ -23,7 +23,7 @@ namespace {
 struct Answer {
     wire::Reply reply;
     std::vector<std::byte> payload;
-    FileDescriptor fd;
+    UniqueFd fd;
 };
 
 class RemoteHypercalls final : public Hypercalls {
@@ -57,7 +57,7 @@ public:
         return Attachment{std::move(answer->fd), answer->reply.a};
     }
 
-    Result<FileDescriptor> memory(DomainId domain) override {
+    Result<UniqueFd> memory(DomainId domain) override {
         auto answer = call_for_fd({wire::Call::memory, std::to_underlying(domain), 0, 0});
         if (!answer) {
             return propagate(answer);
@@ -65,7 +65,7 @@ public:
         return std::move(answer->fd);
     }
 
-    Result<FileDescriptor> event_fd() override {
+    Result<UniqueFd> event_fd() override {
         auto answer = call_for_fd({wire::Call::event_fd, 0, 0, 0});
         if (!answer) {
             return propagate(answer);
@@ -116,7 +116,7 @@ public:
     void unshare(ShareId id) noexcept override { call_quietly({wire::Call::unshare, std::to_underlying(id), 0, 0}); }
 
 private:
-    explicit RemoteHypercalls(FileDescriptor socket) : socket_(std::move(socket)), buffer_(wire::max_reply) {}
+    explicit RemoteHypercalls(UniqueFd socket) : socket_(std::move(socket)), buffer_(wire::max_reply) {}
 
     Result<Answer> call(const wire::Request& request) {
         if (auto sent = send_message(socket_.get(), std::as_bytes(std::span(&request, 1))); !sent) {
@@ -167,7 +167,7 @@ private:
         }
     }
 
-    FileDescriptor socket_;
+    UniqueFd socket_;
     std::vector<std::byte> buffer_;
     DomainId domain_{};
     bool charged_ = false;

@@ -25,8 +25,8 @@ Result<sockaddr_un> address_of(const std::string& path) {
     return address;
 }
 
-Result<FileDescriptor> new_socket(int flags) {
-    FileDescriptor socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0));
+Result<UniqueFd> new_socket(int flags) {
+    UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0));
     if (!socket) {
         return fail(errno, fmt::format("cannot make a socket: {}", std::strerror(errno)));
     }
@@ -39,7 +39,7 @@ const sockaddr* generic(const sockaddr_un& address) noexcept {
 
 }  // namespace
 
-Result<FileDescriptor> listen_at(const std::string& path) {
+Result<UniqueFd> listen_at(const std::string& path) {
     auto address = address_of(path);
     if (!address) {
         return propagate(address);
@@ -56,7 +56,7 @@ Result<FileDescriptor> listen_at(const std::string& path) {
     return socket;
 }
 
-Result<FileDescriptor> connect_to(const std::string& path) {
+Result<UniqueFd> connect_to(const std::string& path) {
     auto address = address_of(path);
     if (!address) {
         return propagate(address);
@@ -116,11 +116,15 @@ Result<Received> receive_message(int socket, std::span<std::byte> buffer) {
     Received received;
     received.length = static_cast<std::size_t>(length);
     for (cmsghdr* rights = CMSG_FIRSTHDR(&header); rights != nullptr; rights = CMSG_NXTHDR(&header, rights)) {
-        if (rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS &&
-            rights->cmsg_len == CMSG_LEN(sizeof(int))) {
+        if (rights->cmsg_level != SOL_SOCKET || rights->cmsg_type != SCM_RIGHTS) {
+            continue;
+        }
+        // Alignment leaves room for a second one. They are ours whether we want them or not: the last is kept.
+        const std::size_t count = (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (std::size_t i = 0; i < count; ++i) {
             int fd = -1;
-            std::memcpy(&fd, CMSG_DATA(rights), sizeof fd);
-            received.fd = FileDescriptor(fd);
+            std::memcpy(&fd, CMSG_DATA(rights) + i * sizeof fd, sizeof fd);
+            received.fd.reset(fd);
         }
     }
     if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {

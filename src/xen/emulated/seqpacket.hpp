@@ -14,16 +14,16 @@ namespace uvif::xen {
 /// Sockets that keep the borders of messages, for the emulated hypervisor and its toolstack.
 
 /// A listening socket at `path`, in place of whatever socket lay there before. Non-blocking.
-Result<FileDescriptor> listen_at(const std::string& path);
+Result<UniqueFd> listen_at(const std::string& path);
 /// ENOENT or ECONNREFUSED, with a remedy, when no machine is there.
-Result<FileDescriptor> connect_to(const std::string& path);
+Result<UniqueFd> connect_to(const std::string& path);
 
 /// Sends one message, with a descriptor unless `fd` is -1. Never raises SIGPIPE.
 Result<void> send_message(int socket, std::span<const std::byte> message, int fd = -1);
 
 struct Received {
     std::size_t length = 0;  ///< 0: the other side has gone
-    FileDescriptor fd;
+    UniqueFd fd;
 };
 /// Receives one message, waiting unless the socket is non-blocking (then EAGAIN). Longer ones are an error.
 Result<Received> receive_message(int socket, std::span<std::byte> buffer);

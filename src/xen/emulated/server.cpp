@@ -55,11 +55,12 @@ Result<std::unique_ptr<Server>> Server::create(Machine& machine, StoreCore& core
                                                std::string directory) {
     auto server = std::unique_ptr<Server>(new Server(machine, core, store, std::move(directory)));
     server->next_key_ = first_endpoint_key;
-    server->spare_ = FileDescriptor(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-    server->epoll_ = FileDescriptor(::epoll_create1(EPOLL_CLOEXEC));
+    server->spare_ = UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    server->epoll_ = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
     epoll_event event{EPOLLIN, {.u64 = store_key}};
     if (!server->epoll_ || ::epoll_ctl(server->epoll_.get(), EPOLL_CTL_ADD, store.fd(), &event) != 0) {
-        return fail(errno, fmt::format("cannot set up epoll: {}", std::strerror(errno)));
+        return fail(errno, fmt::format("cannot set up epoll: {}; raise the limit of open files (ulimit -n)",
+                                       std::strerror(errno)));
     }
     for (const DomainId domain : machine.domains()) {
         if (auto opened = server->open_domain(domain); !opened) {
@@ -86,7 +87,9 @@ Server::~Server() {
 Result<void> Server::run(int stop_fd) {
     epoll_event stop{EPOLLIN, {.u64 = stop_key}};
     if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, stop_fd, &stop) != 0) {
-        return fail(errno, fmt::format("cannot wait for the signal to stop: {}", std::strerror(errno)));
+        return fail(errno,
+                    fmt::format("cannot wait for the signal to stop: {}; raise fs.epoll.max_user_watches with sysctl",
+                                std::strerror(errno)));
     }
     std::array<epoll_event, 64> events;
     while (!stopping_) {
@@ -118,7 +121,8 @@ Result<void> Server::listen(Kind kind, DomainId domain, const std::string& path)
 Result<void> Server::add(Endpoint endpoint) {
     epoll_event event{EPOLLIN, {.u64 = next_key_}};
     if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, endpoint.fd.get(), &event) != 0) {
-        return fail(errno, fmt::format("cannot watch a socket: {}", std::strerror(errno)));
+        return fail(errno, fmt::format("cannot watch a socket: {}; raise fs.epoll.max_user_watches with sysctl",
+                                       std::strerror(errno)));
     }
     endpoints_.emplace(next_key_++, std::move(endpoint));
     return {};
@@ -180,13 +184,13 @@ void Server::serve(std::uint64_t key) {
 }
 
 void Server::accept_client(Kind listener, DomainId domain, int listening) {
-    FileDescriptor socket(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    UniqueFd socket(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket && (errno == EMFILE || errno == ENFILE)) {
         // Without a descriptor to spare the client could not even be refused, and would keep us busy for ever.
-        spare_ = FileDescriptor{};
-        socket = FileDescriptor(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-        socket = FileDescriptor{};
-        spare_ = FileDescriptor(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+        spare_ = UniqueFd{};
+        socket = UniqueFd(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        socket = UniqueFd{};
+        spare_ = UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
         return;
     }
     const auto clients = std::ranges::count_if(endpoints_, [domain](const auto& entry) {

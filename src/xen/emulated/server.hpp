@@ -37,7 +37,7 @@ private:
         Kind kind{};
         DomainId domain{};
         HandleId handle{};  ///< of Kind::domain
-        FileDescriptor fd;
+        UniqueFd fd;
     };
 
     Server(Machine& machine, StoreCore& core, StoreServer& store, std::string directory)
@@ -59,8 +59,8 @@ private:
     StoreCore& core_;
     StoreServer& store_;
     std::string directory_;
-    FileDescriptor epoll_;
-    FileDescriptor spare_;  ///< given up for a moment to refuse a client when descriptors run out
+    UniqueFd epoll_;
+    UniqueFd spare_;  ///< given up for a moment to refuse a client when descriptors run out
     std::map<std::uint64_t, Endpoint> endpoints_;
     std::uint64_t next_key_ = 0;
     bool stopping_ = false;

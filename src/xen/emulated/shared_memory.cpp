@@ -12,19 +12,13 @@
 
 namespace uvif::xen {
 
-FileDescriptor::~FileDescriptor() {
-    if (fd_ >= 0) {
-        ::close(fd_);
-    }
-}
-
-Result<FileDescriptor> FileDescriptor::duplicate(int fd) {
+Result<UniqueFd> duplicate(int fd) {
     const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (copy < 0) {
         return fail(errno, fmt::format("cannot duplicate a file descriptor: {} (raise the open file limit)",
                                        std::strerror(errno)));
     }
-    return FileDescriptor(copy);
+    return UniqueFd(copy);
 }
 
 MemoryMap::~MemoryMap() {
@@ -42,8 +36,8 @@ Result<MemoryMap> MemoryMap::map(int fd, std::size_t offset, std::size_t length,
     return MemoryMap(static_cast<std::byte*>(base), length);
 }
 
-Result<FileDescriptor> create_shared_memory(const char* name, std::size_t length) {
-    FileDescriptor memory(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+Result<UniqueFd> create_shared_memory(const char* name, std::size_t length) {
+    UniqueFd memory(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (!memory || ::ftruncate(memory.get(), static_cast<off_t>(length)) != 0 ||
         ::fcntl(memory.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
         return fail(errno, fmt::format("cannot make {} octets of shared memory: {}", length, std::strerror(errno)));

@@ -4,31 +4,13 @@
 #include <cstddef>
 #include <utility>
 
+#include "runtime/unique_fd.hpp"
 #include "uvif/error.hpp"
 
 namespace uvif::xen {
 
-/// Owns a descriptor; -1 is none.
-class FileDescriptor {
-public:
-    FileDescriptor() = default;
-    explicit FileDescriptor(int fd) noexcept : fd_(fd) {}
-    FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-    FileDescriptor& operator=(FileDescriptor&& other) noexcept {
-        std::swap(fd_, other.fd_);
-        return *this;
-    }
-    ~FileDescriptor();
-
-    [[nodiscard]] int get() const noexcept { return fd_; }
-    explicit operator bool() const noexcept { return fd_ >= 0; }
-
-    /// A second descriptor for the same file.
-    [[nodiscard]] static Result<FileDescriptor> duplicate(int fd);
-
-private:
-    int fd_ = -1;
-};
+/// A second descriptor for the same file.
+[[nodiscard]] Result<UniqueFd> duplicate(int fd);
 
 /// Owns a shared mapping of a file, or an empty reservation of addresses.
 class MemoryMap {
@@ -58,7 +40,7 @@ private:
 
 /// Zeroed shared memory whose size nobody can change any more: a process that shrank it would
 /// kill the others with SIGBUS.
-Result<FileDescriptor> create_shared_memory(const char* name, std::size_t length);
+Result<UniqueFd> create_shared_memory(const char* name, std::size_t length);
 
 /// Zeroes and frees whole pages of shared memory.
 void discard_memory(int fd, std::size_t offset, std::size_t length) noexcept;

@@ -328,8 +328,8 @@ public:
     [[nodiscard]] DomainId domain() const noexcept override { return calls_.domain(); }
     [[nodiscard]] bool charged() const noexcept override { return calls_.charged(); }
     Result<Attachment> attach(DomainId domain) override { return calls_.attach(domain); }
-    Result<FileDescriptor> memory(DomainId domain) override { return calls_.memory(domain); }
-    Result<FileDescriptor> event_fd() override { return calls_.event_fd(); }
+    Result<UniqueFd> memory(DomainId domain) override { return calls_.memory(domain); }
+    Result<UniqueFd> event_fd() override { return calls_.event_fd(); }
     Result<EventTarget> event_target(EventPort port) override { return calls_.event_target(port); }
     Result<EventPort> bind_interdomain(DomainId remote, EventPort port) override {
         return calls_.bind_interdomain(remote, port);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -345,7 +347,7 @@ TEST_P(RemoteTest, AMachineOutOfDescriptorsRefusesAndGoesOn) {
         serve(limited_directory, {.charged = GetParam(), .gntalloc_limit = 16}, ready);
     });
     {
-        std::vector<FileDescriptor> clients;
+        std::vector<UniqueFd> clients;
         for (int i = 0; i < 60; ++i) {
             clients.push_back(must(connect_to(hypervisor_socket(limited_directory, dom0))));
         }
@@ -371,6 +373,39 @@ TEST_P(RemoteTest, AClientThatReadsNothingIsDroppedNotWaitedFor) {
     }
     EXPECT_TRUE(dropped);
     EXPECT_TRUE(admin.list());
+}
+
+TEST(SeqpacketTest, KeepsNoDescriptorThatWasNotAskedFor) {
+    std::array<int, 2> ends{};
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()), 0);
+    const UniqueFd here(ends[0]);
+    const UniqueFd there(ends[1]);
+    ASSERT_EQ(::pipe2(ends.data(), O_NONBLOCK | O_CLOEXEC), 0);
+    const UniqueFd reader(ends[0]);
+    UniqueFd writer(ends[1]);
+    char octet = 'x';
+    // Two fit what one needs; of more the kernel itself keeps the rest.
+    for (const std::size_t count : {1U, 2U, 3U}) {
+        const std::array<int, 3> sent{writer.get(), writer.get(), writer.get()};
+        iovec piece{&octet, 1};
+        alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof sent)> control{};
+        msghdr header{};
+        header.msg_iov = &piece;
+        header.msg_iovlen = 1;
+        header.msg_control = control.data();
+        header.msg_controllen = CMSG_SPACE(count * sizeof(int));
+        cmsghdr* rights = CMSG_FIRSTHDR(&header);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(count * sizeof(int));
+        std::memcpy(CMSG_DATA(rights), sent.data(), count * sizeof(int));
+        ASSERT_EQ(::sendmsg(here.get(), &header, 0), 1);
+        std::array<std::byte, 16> buffer;
+        const auto received = receive_message(there.get(), buffer);
+        EXPECT_EQ(received.has_value() && bool(received->fd), count < 3) << count;
+    }
+    writer.reset();
+    EXPECT_EQ(::read(reader.get(), &octet, 1), 0) << "somebody still holds the other end";
 }
 
 }  // namespace
