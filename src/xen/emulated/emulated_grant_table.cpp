@@ -167,12 +167,10 @@ int EmulatedGrantTable::map(DomainId domain, std::span<const GrantRef> refs, Acc
 }
 
 int EmulatedGrantTable::unmap(std::span<const MappingId> ids) noexcept {
-    if (const int fault = faults_->check(Operation::unmap); fault != 0) {
-        return fault;
-    }
     int first_error = 0;
     for (const MappingId& id : ids) {
-        const int error = unmap_one(id);
+        const int fault = faults_->check(Operation::unmap);
+        const int error = fault != 0 ? fault : unmap_one(id);
         first_error = first_error != 0 ? first_error : error;
     }
     return first_error;

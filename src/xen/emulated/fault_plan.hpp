@@ -39,7 +39,7 @@ inline constexpr std::size_t operation_count = static_cast<std::size_t>(Operatio
 
 /// Which calls of an emulated hypervisor fail, and how: "copy@17,map@3=ENOMEM,copy.segment@100=-3". The n-th call
 /// (from 1) of the named operation fails with the errno given by name or number (EIO when none is given), a copy
-/// segment with a GrantStatus (-1 when none is given).
+/// segment with a GrantStatus (-1 when none is given). An unmap counts once for every mapping, as each fails alone.
 /// Thread rule: `check` from any thread; calls are counted over all handles that share the plan.
 class FaultPlan {
 public:

@@ -395,6 +395,19 @@ TEST_P(GrantTableTest, FaultsHitTheCallsTheyName) {
     EXPECT_EQ(segments[1].status, 0);
 }
 
+TEST_P(GrantTableTest, AnUnmapThatFailsKeepsNoOtherMapping) {
+    auto faulty = host.grant_table(dom0, must(FaultPlan::parse("unmap@1=EAGAIN")));
+    const GrantRef ref = granted('a');
+    std::byte* page = nullptr;
+    std::array<MappingId, 2> ids;
+    for (MappingId& id : ids) {
+        ASSERT_EQ(faulty->map(host.guest, std::span(&ref, 1), Access::read_only, std::span(&page, 1), id), 0);
+    }
+    EXPECT_EQ(faulty->unmap(ids), EAGAIN);
+    EXPECT_EQ(faulty->unmap(std::span(ids).subspan(1)), EINVAL) << "the second one was not tried";
+    EXPECT_EQ(faulty->unmap(std::span(ids).first(1)), 0);
+}
+
 // Uncharged only: charged, the process's own limit of mappings comes first.
 TEST(GrantTableLimitTest, AHandleMapsALimitedNumberOfPages) {
     Host host;
