@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include "runtime/limits.hpp"
 #include "xen/grant_table.hpp"
 
 namespace uvif {
@@ -16,10 +17,8 @@ namespace uvif {
 /// gathered and done in one call a turn. One thread; fixed memory.
 class Regions {
 public:
-    /// Pages of one map call: one bad reference fails them all, and one slow packet holds them all.
-    static constexpr std::size_t pages_max = 64;
-    /// A region holds at least one ring slot.
-    static constexpr std::size_t regions_max = 256;
+    static constexpr std::size_t pages_max = limits::region_pages;
+    static constexpr std::size_t regions_max = limits::regions_per_queue;
     using Handle = std::uint16_t;
     static constexpr Handle none = 0xffff;
 

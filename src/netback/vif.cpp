@@ -19,16 +19,6 @@ using xen::BackendStep;
 using xen::BackendView;
 using xen::XenbusState;
 
-namespace {
-
-/// How long a frontend may take to answer our Closing before the device is closed without it. libxl waits 10 s for
-/// the whole of a detach.
-constexpr std::int64_t closing_patience_ns = 5 * ns_per_s;
-/// Steps that one look at the store may lead to; the state machine needs fewer than ten from anywhere.
-constexpr int steps_max = 32;
-
-}  // namespace
-
 Vif::Vif(const Surroundings& surroundings, VifId id)
     : around_(surroundings),
       id_(id),
@@ -41,7 +31,7 @@ Vif::~Vif() {
 
 bool Vif::evaluate() {
     identify();
-    for (int steps = 0; steps < steps_max; ++steps) {
+    for (unsigned steps = 0; steps < limits::backend_steps; ++steps) {
         const auto view = look();
         if (!view) {
             return true;  // the store does not answer: that says nothing about the device
@@ -133,7 +123,7 @@ std::optional<BackendView> Vif::look() {
     } else if (closing_since_ns_ == 0) {
         closing_since_ns_ = monotonic_ns();
     }
-    overdue_ = closing_since_ns_ != 0 && monotonic_ns() - closing_since_ns_ >= closing_patience_ns;
+    overdue_ = closing_since_ns_ != 0 && monotonic_ns() - closing_since_ns_ >= limits::closing_patience_ns;
     view.overdue = overdue_;
     state_ = view.self;
     frontend_state_ = view.frontend;
@@ -185,7 +175,8 @@ void Vif::write_state(XenbusState from, XenbusState to) {
 }
 
 std::optional<std::int64_t> Vif::deadline_ns() const noexcept {
-    return closing_since_ns_ != 0 && !overdue_ ? std::optional(closing_since_ns_ + closing_patience_ns) : std::nullopt;
+    return closing_since_ns_ != 0 && !overdue_ ? std::optional(closing_since_ns_ + limits::closing_patience_ns)
+                                               : std::nullopt;
 }
 
 /// What a device needs before it may be InitWait: its keys, its interface (the hotplug script looks for it), and
@@ -346,7 +337,7 @@ nlohmann::json Vif::describe() const {
     json["domain"] = std::to_underlying(id_.domain);
     json["handle"] = id_.handle;
     json["interface"] = tap_ ? device_.interface : "";
-    json["port"] = tap_ ? "tap" : "null";
+    json["port"] = around_.settings.port.kind == PortSpec::Kind::tap ? "tap" : "null";
     json["mac"] = fmt::format("{:02x}", fmt::join(device_.mac, ":"));
     json["state"] = to_string(state_);
     json["frontend_state"] = to_string(frontend_state_);

@@ -14,11 +14,11 @@
 #include "netfront/device.hpp"
 #include "netfront/device_lock.hpp"
 #include "runtime/clock.hpp"
+#include "runtime/limits.hpp"
 
 namespace uvif::netfront {
 namespace {
 
-constexpr int close_timeout_ms = 1000;
 /// A kernel driver that holds the device; only real Xen has one.
 Result<void> check_kernel_driver(const std::string& description, unsigned id) {
     if (description != "real") {
@@ -130,7 +130,7 @@ Result<std::unique_ptr<Device>> Device::connect(const Config& config) {
 Device::Device(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
 
 Device::~Device() {
-    impl_->close(close_timeout_ms);
+    impl_->close(limits::frontend_close_ms);
 }
 
 unsigned Device::id() const noexcept {

@@ -12,18 +12,11 @@
 #include <cstring>
 
 #include "runtime/clock.hpp"
+#include "runtime/limits.hpp"
 #include "xen/store_path.hpp"
 
 namespace uvif::netfront {
 namespace {
-
-using xen::XenbusState;
-
-/// Steps and watch events handled in one call: a backend that writes its keys without end shall not hold us.
-constexpr unsigned steps_max = 16;
-constexpr unsigned events_max = 256;
-
-constexpr unsigned queues_max = 64;
 
 using xen::XenbusState;
 
@@ -32,10 +25,6 @@ Result<void> check_range(std::string_view what, unsigned value, unsigned least, 
         return fail(EINVAL, fmt::format("netfront: {} is {}, and must be {} to {}", what, value, least, most));
     }
     return {};
-}
-
-constexpr bool is_live(XenbusState state) noexcept {
-    return state == XenbusState::connected || state == XenbusState::reconfiguring || state == XenbusState::reconfigured;
 }
 
 /// A directory may be removed at any moment: then the next look finds that, and decides.
@@ -55,7 +44,7 @@ Result<std::optional<std::string>> read_lenient(xen::Store& store, const std::st
 }  // namespace
 
 Result<void> check_config(const Config& config) {
-    if (auto checked = check_range("queues", config.queues, 1, queues_max); !checked) {
+    if (auto checked = check_range("queues", config.queues, 1, limits::queues_per_device); !checked) {
         return checked;
     }
     if (auto checked = check_range("tx_buffers", config.tx_buffers, max_tx_fragments, ring::TxFrontRing::size);
@@ -131,7 +120,7 @@ void Device::Impl::keep(std::unique_ptr<xen::Hypervisor> hypervisor, DeviceLock 
 void Device::Impl::drain() noexcept {
     std::uint64_t count = 0;
     static_cast<void>(!::read(alarm_.get(), &count, sizeof count));
-    for (unsigned i = 0; i < events_max && store_->next_event(); ++i) {
+    for (unsigned i = 0; i < limits::frontend_events && store_->next_event(); ++i) {
     }
 }
 
@@ -176,7 +165,7 @@ Result<LinkState> Device::Impl::advance() {
 }
 
 Result<LinkState> Device::Impl::advance_inner() {
-    for (unsigned i = 0; i < steps_max && !closed_; ++i) {
+    for (unsigned i = 0; i < limits::frontend_steps && !closed_; ++i) {
         auto view = look();
         if (!view) {
             return propagate(view);
@@ -190,7 +179,7 @@ Result<LinkState> Device::Impl::advance_inner() {
             break;
         }
     }
-    if (attached_ && is_live(view_.self) && is_live(view_.backend)) {
+    if (attached_ && xen::is_live(view_.self) && xen::is_live(view_.backend)) {
         if (auto looked = look_at_link(); !looked) {
             return propagate(looked);
         }
@@ -304,7 +293,7 @@ LinkState Device::Impl::state() const noexcept {
     if (closed_) {
         return LinkState::closed;
     }
-    if (!attached_ || !was_up_ || !is_live(view_.self) || !is_live(view_.backend)) {
+    if (!attached_ || !was_up_ || !xen::is_live(view_.self) || !xen::is_live(view_.backend)) {
         return LinkState::connecting;
     }
     if (std::ranges::any_of(queue_impls_, [](const Queue::Impl* queue) { return queue->breach() != nullptr; })) {

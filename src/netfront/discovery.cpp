@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "runtime/limits.hpp"
 #include "xen/store_path.hpp"
 
 namespace uvif::netfront {
@@ -16,10 +17,6 @@ namespace {
 
 constexpr std::string_view device_directory = "device/vif";
 constexpr std::uint32_t largest_device_id = 0xffffff;  // what fits a xenbus device number
-constexpr std::uint32_t default_mtu = 1500;
-constexpr std::uint32_t smallest_mtu = 68;    // RFC 791
-constexpr std::uint32_t largest_mtu = 65521;  // 65535 octets with the Ethernet header
-constexpr std::size_t longest_path = 256;
 
 /// Whatever must be there, or there is no device to speak of.
 template <class T>
@@ -72,7 +69,7 @@ Result<DeviceInfo> read_device(xen::Store& store, unsigned id) {
     if (!backend) {
         return propagate(backend);
     }
-    if (backend->size() > longest_path || !backend->starts_with('/')) {
+    if (backend->size() > limits::backend_path || !backend->starts_with('/')) {
         return fail(EPROTO, fmt::format("{} is {}, which is not a directory of xenstore", path_of("backend"),
                                         xen::quote_value(*backend)));
     }
@@ -92,8 +89,8 @@ Result<DeviceInfo> read_device(xen::Store& store, unsigned id) {
 }
 
 unsigned read_mtu(xen::Store& store, const std::string& frontend) {
-    auto value = xen::read_decimal(store, frontend + "/mtu", largest_mtu);
-    return value && value->value_or(0) >= smallest_mtu ? **value : default_mtu;
+    auto value = xen::read_decimal(store, frontend + "/mtu", limits::mtu_max);
+    return value && value->value_or(0) >= limits::mtu_min ? **value : limits::mtu_default;
 }
 
 }  // namespace uvif::netfront

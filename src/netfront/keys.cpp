@@ -9,12 +9,12 @@
 #include <optional>
 #include <utility>
 
+#include "runtime/limits.hpp"
 #include "xen/store_path.hpp"
 
 namespace uvif::netfront {
 namespace {
 
-constexpr std::size_t notes_max = 32;  // there are fewer keys than that
 constexpr std::uint32_t most_queues_offered = 65535;
 
 /// What a reader of store_path.hpp found, with a missing, unreadable or malformed value as nothing. An error is left
@@ -112,7 +112,7 @@ Result<void> remove_stale(xen::Store& store, const std::string& frontend, xen::T
 }  // namespace
 
 void Notes::add(std::string note) {
-    if (notes_.size() < notes_max && std::ranges::find(notes_, note) == notes_.end()) {
+    if (notes_.size() < limits::notes && std::ranges::find(notes_, note) == notes_.end()) {
         notes_.push_back(std::move(note));
     }
 }

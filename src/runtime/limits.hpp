@@ -4,8 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 
-/// Every limit of the system, each with its reason. A guest, a peer or a file can exhaust only what
-/// these numbers leave it.
+/// What a guest, a backend, a client or the store may have us hold or do, each with its reason. Not here, but where
+/// they are used: what a protocol or a file format dictates, the sizes of batches and rings, and the emulation's own
+/// sizes.
 namespace uvif::limits {
 
 // Packets
@@ -58,13 +59,23 @@ inline constexpr unsigned loop_submissions = 256;
 /// Entries of a loop's completion ring. More than these are kept by the kernel, at some cost.
 inline constexpr unsigned loop_completions = 4096;
 
-// Netback
+// Both ends of a vif
 
 /// MTU of an interface when its vif names none, the smallest that IPv4 works with (RFC 791), and the largest
-/// there is: a packet is 16 bits long (netif.h).
+/// there is: a packet is 16 bits long (netif.h), an Ethernet header and a VLAN tag included.
 inline constexpr std::uint32_t mtu_default = 1500;
 inline constexpr std::uint32_t mtu_min = 68;
 inline constexpr std::uint32_t mtu_max = 65535 - 18;
+
+// Guest pages
+
+/// Pages of one map call: one bad reference fails them all, and one slow packet holds them all.
+inline constexpr std::size_t region_pages = 64;
+
+/// Regions of a queue that are mapped at a time: a whole ring, since a region holds at least one ring slot.
+inline constexpr std::size_t regions_per_queue = 256;
+
+// Netback
 
 /// Queues that the daemon offers a guest at most. Linux offers one a CPU, and at most 8 unless told otherwise.
 inline constexpr unsigned queues_per_vif = 64;
@@ -75,11 +86,39 @@ inline constexpr unsigned workers = 64;
 /// Clients of the control socket at a time; the oldest makes room.
 inline constexpr std::size_t control_connections = 16;
 
+/// How long a control socket that lies in our way may take to vanish: as a busy TAP (tap_busy_ns).
+inline constexpr std::int64_t control_busy_ns = tap_busy_ns;
+
 /// Octets of a request on the control socket. The longest there is has a command and a name.
 inline constexpr std::size_t control_request = 4096;
 
 /// Watch events that are read from the store before what they told of is looked at. The rest keeps.
 inline constexpr unsigned watch_events_per_look = 4096;
+
+/// How long a frontend may take to answer our Closing before the device is closed without it. libxl waits 10 s for
+/// the whole of a detach.
+inline constexpr std::int64_t closing_patience_ns = 5'000'000'000;
+
+/// Steps that one look at a vif may lead to; the state machine needs fewer than ten from anywhere.
+inline constexpr unsigned backend_steps = 32;
+
+// Netfront
+
+/// Queue pairs that a device may ask for.
+inline constexpr unsigned queues_per_device = 64;
+
+/// Steps and watch events handled in one call: a backend that writes its keys without end shall not hold us.
+inline constexpr unsigned frontend_steps = 16;
+inline constexpr unsigned frontend_events = 256;
+
+/// How long a device that is destroyed waits for its backend to answer its Closing.
+inline constexpr int frontend_close_ms = 1000;
+
+/// Notes about a backend's keys that a device keeps: there are fewer keys than that.
+inline constexpr std::size_t notes = 32;
+
+/// Octets of the path of a backend's folder: that of a vif has fewer than a hundred.
+inline constexpr std::size_t backend_path = 256;
 
 // Log
 

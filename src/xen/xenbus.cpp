@@ -24,11 +24,6 @@ constexpr BackendStep backend_writes(XenbusState state) noexcept {
     return {BackendAction::write_state, state};
 }
 
-/// Connected, or an excursion from it that keeps the rings.
-constexpr bool is_live(XenbusState state) noexcept {
-    return state == connected || state == reconfiguring || state == reconfigured;
-}
-
 /// Nobody has offered anything yet. A state that no backend writes counts as a fresh node.
 constexpr bool is_fresh(XenbusState state) noexcept {
     return state == unknown || state == initialising || state == initialised;

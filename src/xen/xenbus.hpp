@@ -57,6 +57,10 @@ inline constexpr std::uint8_t xenbus_state_count = 9;
 /// A number of the enumeration in decimal; anything else reads as `unknown`, as a missing node does.
 [[nodiscard]] XenbusState parse_xenbus_state(std::string_view text) noexcept;
 [[nodiscard]] std::string_view to_string(XenbusState state) noexcept;
+/// Connected, or an excursion from it that keeps the rings.
+[[nodiscard]] constexpr bool is_live(XenbusState state) noexcept {
+    return state == XenbusState::connected || state == XenbusState::reconfiguring || state == XenbusState::reconfigured;
+}
 
 /// The backend's `hotplug-status`, written by the toolstack's script.
 enum class Hotplug : std::uint8_t {

@@ -8,14 +8,13 @@
 #include <charconv>
 #include <random>
 
+#include "runtime/limits.hpp"
 #include "xen/store_path.hpp"
 
 namespace uvif::xen {
 namespace {
 
 constexpr unsigned max_devid = 65535;
-constexpr unsigned min_mtu = 68;
-constexpr unsigned max_mtu = 65535;
 // xl's unit of time when a rate names none.
 constexpr std::uint32_t default_interval_us = 50'000;
 
@@ -95,7 +94,7 @@ std::string random_mac() {
 }
 
 /// What the key's value has to be, or nothing when it was taken.
-std::string_view set(VifSpec& spec, std::string_view key, std::string_view value) {
+std::string set(VifSpec& spec, std::string_view key, std::string_view value) {
     const std::string text(value);
     if (key == "mac") {
         spec.mac = text;
@@ -106,9 +105,9 @@ std::string_view set(VifSpec& spec, std::string_view key, std::string_view value
         return spec.devid ? "" : "a number from 0 to 65535";
     }
     if (key == "mtu") {
-        const auto mtu = whole_number(value, min_mtu, max_mtu);
+        const auto mtu = whole_number(value, limits::mtu_min, limits::mtu_max);
         spec.mtu = mtu.value_or(spec.mtu);
-        return mtu ? "" : "a number from 68 to 65535";
+        return mtu ? "" : fmt::format("a number from {} to {}", limits::mtu_min, limits::mtu_max);
     }
     if (key == "rate") {
         spec.rate = rate_of(value);
@@ -140,7 +139,7 @@ Result<VifSpec> VifSpec::parse(std::string_view text) {
         if (key.size() == entry.size()) {
             return fail(EINVAL, fmt::format("vif entry '{}' is not of the form key=value", entry.substr(0, 64)));
         }
-        const std::string_view wanted = set(spec, key, entry.substr(key.size() + 1));
+        const std::string wanted = set(spec, key, entry.substr(key.size() + 1));
         if (!wanted.empty()) {
             return fail(EINVAL, fmt::format("vif entry '{}' must be {}", entry.substr(0, 64), wanted));
         }

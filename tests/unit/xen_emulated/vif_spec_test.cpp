@@ -56,27 +56,17 @@ TEST(VifSpecTest, RatesAreAsXlReadsThem) {
 }
 
 TEST(VifSpecTest, MistakesAreNamed) {
-    for (const char* text : {"mac=00:16:3e",
-                             "mac=00:16:3e:00:00:0g",
-                             "devid=-1",
-                             "devid=65536",
-                             "devid=1x",
-                             "mtu=67",
-                             "mtu=",
-                             "rate=fast",
-                             "rate=10M",
-                             "rate=0b/s",
-                             "rate=1MB/s@",
-                             "rate=1MB/s@5",
-                             "rate=1MB/s@0ms",
-                             "rate=1MB/sx",
-                             "type=veth",
-                             "bridge=",
-                             "script=",
-                             "colour=blue",
-                             "bridge",
-                             "=x",
-                             "rate=99999999999999999999b/s"}) {
+    for (const char* text : {"mac=00:16:3e", "mac=00:16:3e:00:00:0g",
+                             "devid=-1",     "devid=65536",
+                             "devid=1x",     "mtu=67",
+                             "mtu=65518",    "mtu=",
+                             "rate=fast",    "rate=10M",
+                             "rate=0b/s",    "rate=1MB/s@",
+                             "rate=1MB/s@5", "rate=1MB/s@0ms",
+                             "rate=1MB/sx",  "type=veth",
+                             "bridge=",      "script=",
+                             "colour=blue",  "bridge",
+                             "=x",           "rate=99999999999999999999b/s"}) {
         const auto spec = VifSpec::parse(text);
         ASSERT_FALSE(spec) << text;
         EXPECT_EQ(spec.error().code, EINVAL);
