@@ -134,7 +134,6 @@ Result<void> Daemon::run() {
 }
 
 void Daemon::read_watches() {
-    store_handler_.ready = false;
     for (unsigned i = 0; i < limits::watch_events_per_look; ++i) {
         const auto event = store_->next_event();
         if (!event) {

@@ -57,10 +57,9 @@ private:
     [[nodiscard]] nlohmann::json execute(const nlohmann::json& request);
     [[nodiscard]] const Vif* find(std::string_view name) const;
 
-    /// Something in the store changed; run() looks.
+    /// Something in the store changed. It is enough that this ends the sleep: run() looks every time.
     struct StoreHandler final : ReadyHandler {
-        bool ready = false;
-        void on_ready(std::uint32_t /*events*/) noexcept override { ready = true; }
+        void on_ready(std::uint32_t /*events*/) noexcept override {}
     };
     struct MailboxHandler final : ReadyHandler {
         Mailbox* mailbox = nullptr;

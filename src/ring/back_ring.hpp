@@ -92,7 +92,6 @@ public:
     }
 
     [[nodiscard]] Index consumed() const noexcept { return req_cons_; }
-    [[nodiscard]] Index responded() const noexcept { return rsp_prod_; }
 
 private:
     explicit BackRing(std::byte* page) noexcept : shared_(page) {}

@@ -22,7 +22,7 @@ struct WriteOperation {
     std::int64_t result = 0;  ///< out: octets written, or -errno (-EAGAIN: would have to wait)
 };
 
-/// Told that a descriptor is ready. Called from `wait` and `poll` only, never from inside `add`.
+/// Told that a descriptor is ready. Called from `wait` only, never from inside `add`.
 class ReadyHandler {
 public:
     /// `events` are EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP.
