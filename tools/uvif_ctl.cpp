@@ -94,7 +94,8 @@ void print_counters(const json& counters, bool zeros) {
 }
 
 std::uint64_t drops_of(const json& counters) {
-    std::uint64_t sum = counters.at("port_dropped").get<std::uint64_t>();
+    std::uint64_t sum =
+        counters.at("port_dropped").get<std::uint64_t>() + counters.at("port_receive_dropped").get<std::uint64_t>();
     for (const auto& [name, value] : counters.items()) {
         sum += name.find("_drop_") != std::string::npos ? value.get<std::uint64_t>() : 0;
     }

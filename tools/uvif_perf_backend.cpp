@@ -49,7 +49,7 @@ BackendCounters BackendCounters::from(const nlohmann::json& statistics) {
     counters.unmap_calls = get("tx_unmap_calls");
     counters.notifications = get("tx_notifications") + get("rx_notifications");
     counters.port_system_calls = get("port_system_calls");
-    counters.drops = get("port_dropped");
+    counters.drops = get("port_dropped") + get("port_receive_dropped");
     for (const auto& [name, value] : statistics.items()) {
         counters.drops += name.find("_drop_") != std::string::npos ? value.get<std::uint64_t>() : 0;
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What a queue counts. Every packet that does not arrive is in exactly one of the drop counters, each with a
-// sentence that the manual page and `uvif-ctl` print. Written by the queue's thread; others ask that thread.
+// What a queue counts. Every packet that does not arrive is in exactly one of the drop counters: those here, each with
+// a sentence that `uvif-ctl` prints, or those of PortCounters. Written by the queue's thread; others ask that thread.
 #pragma once
 
 #include <array>
