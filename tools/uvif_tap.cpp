@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <exception>
 #include <map>
 #include <memory>
 #include <optional>
@@ -63,13 +64,15 @@ private:
     TapDevice& tap_;
     Loop& loop_;
     Flag news_;
+    LogBudget budget_;        // for what the backend can trigger, which may come and go without end
+    LogBudget notes_budget_;  // apart: there may be many at each connection
     std::vector<std::unique_ptr<TapBridge>> bridges_;
 };
 
 /// What depends on the backend, after every connection.
 Result<void> Guest::set_up() {
     for (const std::string& note : device_.notes()) {
-        log(LogLevel::warning, "{}", note);
+        log(notes_budget_, LogLevel::warning, "{}", note);
     }
     const bool checksum = options_.device.checksum_offload && device_.can_leave_checksum_blank(false) &&
                           device_.can_leave_checksum_blank(true);
@@ -101,15 +104,16 @@ Result<void> Guest::follow(LinkState state) {
                 if (auto done = set_up(); !done) {
                     return done;
                 }
-                log(LogLevel::info, "vif {} is connected, queue pairs: {}", device_.id(), device_.queue_count());
+                log(budget_, LogLevel::info, "vif {} is connected, queue pairs: {}", device_.id(),
+                    device_.queue_count());
             }
             return tap_.set_carrier(state == LinkState::up);
         case LinkState::broken:
-            log(LogLevel::error, "{}; waiting for it to begin anew", device_.failure());
+            log(budget_, LogLevel::error, "{}; waiting for it to begin anew", device_.failure());
             [[fallthrough]];
         case LinkState::connecting:
             if (!bridges_.empty()) {
-                log(LogLevel::info, "vif {} lost its backend", device_.id());
+                log(budget_, LogLevel::info, "vif {} lost its backend", device_.id());
             }
             bridges_.clear();
             return tap_.set_carrier(false);
@@ -150,7 +154,9 @@ Result<void> Guest::run(const Flag& stop) {
             followed = follow(device_.process());
         }
         if (std::ranges::any_of(bridges_, [](const auto& bridge) { return bridge->failed(); })) {
-            followed = fail(ENODEV, fmt::format("the TAP interface {} was deleted", tap_.name()));
+            followed = fail(
+                ENODEV,
+                fmt::format("the TAP interface {} was deleted; start uvif-tap again to have a new one", tap_.name()));
         }
     }
     loop_.remove(device_.fd());
@@ -246,8 +252,13 @@ int main(int argc, char** argv) {
     auto& device = options.device;
     device.segmentation = device.segmentation && device.checksum_offload && device.scatter_gather;
     std::signal(SIGPIPE, SIG_IGN);
-    if (auto served = uvif::serve(options); !served) {
-        fmt::print(stderr, "uvif-tap: {}\n", served.error().message);
+    try {
+        if (auto served = uvif::serve(options); !served) {
+            fmt::print(stderr, "uvif-tap: {}\n", served.error().message);
+            return 1;
+        }
+    } catch (const std::exception& error) {
+        fmt::print(stderr, "uvif-tap: {}\n", error.what());
         return 1;
     }
     return 0;
