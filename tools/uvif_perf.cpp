@@ -312,7 +312,8 @@ Result<void> Run::measure() {
         error = why_lost();
     }
     if (error.empty() && sum.packets == 0 && *wakeup == Wakeup::due) {
-        error = "no packet arrived";
+        error =
+            "no packet arrived: `uvif-ctl stats VIF` at the backend tells whether any came and why they were dropped";
     }
     report_->finish(sum, traffic_->latencies(), error);
     return error.empty() ? Result<void>() : fail(EIO, error);
