@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "netback/control_server.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -14,13 +16,15 @@
 #include <cstring>
 #include <utility>
 
+#include "runtime/clock.hpp"
 #include "runtime/limits.hpp"
 #include "runtime/log.hpp"
 
 namespace uvif::netback {
 
-/// One client. It is read only while nothing is left to be written to it, so a client that does not read is owed one
-/// reply at most.
+/// One client. Its requests are answered one at a time, each when the reply before it is written, and it is read only
+/// when none is left: a client that does not read is owed one reply at most, and one that asks without end has one turn
+/// in the loop as everybody else.
 class ControlServer::Connection final : private ReadyHandler {
 public:
     Connection(ControlServer& server, UniqueFd fd) : server_(server), fd_(std::move(fd)) {}
@@ -42,14 +46,18 @@ private:
     void on_ready(std::uint32_t /*events*/) noexcept override {
         try {
             if (output_.empty()) {
-                read_some();
+                if (!has_request()) {
+                    read_some();
+                }
+                answer_next();
             }
             write_some();
         } catch (const std::exception&) {
             done_ = true;  // no memory for this client
         }
         if (!done_) {
-            server_.loop_.modify(fd_.get(), output_.empty() ? EPOLLIN : EPOLLOUT);
+            const bool owed = !output_.empty() || has_request();
+            server_.loop_.modify(fd_.get(), owed ? EPOLLOUT : EPOLLIN);
         } else if (std::exchange(watched_, false)) {
             server_.loop_.remove(fd_.get());  // destroyed by the next sweep: not from inside itself
         }
@@ -63,10 +71,17 @@ private:
             return;
         }
         input_.append(chunk.data(), static_cast<std::size_t>(got));
-        for (std::size_t end; (end = input_.find('\n')) != std::string::npos; input_.erase(0, end + 1)) {
-            output_ += server_.answer_(input_.substr(0, end)) + '\n';
+        done_ = std::min(input_.find('\n'), input_.size()) > limits::control_request;
+    }
+
+    [[nodiscard]] bool has_request() const noexcept { return input_.find('\n') != std::string::npos; }
+
+    void answer_next() {
+        const std::size_t end = input_.find('\n');
+        if (end != std::string::npos && !done_) {
+            output_ = server_.answer_(input_.substr(0, end)) + '\n';
+            input_.erase(0, end + 1);
         }
-        done_ = input_.size() > limits::control_request;
     }
 
     void write_some() {
@@ -88,6 +103,73 @@ private:
     std::string output_;
 };
 
+namespace {
+
+UniqueFd new_socket() noexcept {
+    return UniqueFd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+}
+
+/// Kept open, so that there is a descriptor to refuse a client with when they run out.
+UniqueFd new_spare() noexcept {
+    return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+}
+
+std::unexpected<Error> no_descriptor(int error) {
+    return fail(error, fmt::format("cannot make the control socket: {}; raise the limit of open files (ulimit -n)",
+                                   std::strerror(error)));
+}
+
+/// Whether somebody listens at `address`. Only a refusal says that nobody does: a live server may be busy, or of
+/// another kind. The io_uring of a daemon that was killed keeps its listener for a while, so a server that does not
+/// accept is given the time to vanish, by one connection only: each could cost another client its own.
+Result<bool> is_taken(const sockaddr* address, socklen_t length) {
+    const std::int64_t deadline = monotonic_ns() + limits::control_busy_ns;
+    std::int64_t left = limits::control_busy_ns;
+    for (; left > 0; left = deadline - monotonic_ns()) {
+        const UniqueFd client = new_socket();
+        if (!client) {
+            return no_descriptor(errno);
+        }
+        if (::connect(client.get(), address, length) == 0) {
+            pollfd hangup{client.get(), 0, 0};
+            if (::poll(&hangup, 1, static_cast<int>(left / ns_per_ms) + 1) == 0) {
+                return true;
+            }
+        } else if (errno == ECONNREFUSED || errno == ENOENT) {
+            return false;
+        } else if (errno != EAGAIN) {
+            return true;
+        }
+        ::poll(nullptr, 0, 10);
+    }
+    return true;
+}
+
+/// Takes away a socket that nobody listens on any more.
+Result<void> clear_path(const std::string& path, const sockaddr* address, socklen_t length) {
+    struct stat existing{};
+    if (::lstat(path.c_str(), &existing) != 0) {
+        return {};
+    }
+    if (!S_ISSOCK(existing.st_mode)) {
+        return fail(EEXIST, fmt::format("{} exists and is no socket; remove it, or choose another path with --control",
+                                        printable(path)));
+    }
+    auto taken = is_taken(address, length);
+    if (!taken) {
+        return propagate(taken);
+    }
+    if (*taken) {
+        return fail(EADDRINUSE, fmt::format("the control socket {} is in use, perhaps by the uvif-netback of another "
+                                            "domain; stop that one, or choose another path with --control",
+                                            printable(path)));
+    }
+    ::unlink(path.c_str());
+    return {};
+}
+
+}  // namespace
+
 Result<std::unique_ptr<ControlServer>> ControlServer::listen(Loop& loop, const std::string& path, Answer answer) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
@@ -97,35 +179,37 @@ Result<std::unique_ptr<ControlServer>> ControlServer::listen(Loop& loop, const s
                                               printable(path), sizeof(address.sun_path) - 1));
     }
     std::memcpy(address.sun_path, path.data(), path.size());
-    UniqueFd listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    struct stat existing{};
-    if (::lstat(path.c_str(), &existing) == 0) {
-        if (!S_ISSOCK(existing.st_mode)) {
-            return fail(EEXIST,
-                        fmt::format("{} exists and is no socket; remove it, or choose another path with --control",
-                                    printable(path)));
-        }
-        ::unlink(path.c_str());
+    const auto* generic = reinterpret_cast<const sockaddr*>(&address);
+    UniqueFd listener = new_socket();
+    UniqueFd spare = listener ? new_spare() : UniqueFd();
+    if (!spare) {
+        return no_descriptor(errno);
+    }
+    if (auto cleared = clear_path(path, generic, sizeof(address)); !cleared) {
+        return propagate(cleared);
     }
     const mode_t old_mask = ::umask(0177);
-    const int bound =
-        listener ? ::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) : -1;
+    const bool listening = ::bind(listener.get(), generic, sizeof(address)) == 0 && ::listen(listener.get(), 8) == 0;
     const int error = errno;
     ::umask(old_mask);
-    if (bound != 0 || ::listen(listener.get(), 8) != 0) {
-        return fail(bound != 0 ? error : errno,
-                    fmt::format("cannot listen on the control socket {}: {}; choose another path with --control",
-                                printable(path), std::strerror(bound != 0 ? error : errno)));
+    if (!listening) {
+        return fail(error, fmt::format("cannot listen on the control socket {}: {}; choose another path with --control",
+                                       printable(path), std::strerror(error)));
     }
-    std::unique_ptr<ControlServer> server(new ControlServer(loop, path, std::move(listener), std::move(answer)));
+    std::unique_ptr<ControlServer> server(
+        new ControlServer(loop, path, std::move(listener), std::move(spare), std::move(answer)));
     if (auto added = loop.add(server->listener_.get(), EPOLLIN, *server); !added) {
         return propagate(added);
     }
     return server;
 }
 
-ControlServer::ControlServer(Loop& loop, std::string path, UniqueFd listener, Answer answer)
-    : loop_(loop), path_(std::move(path)), listener_(std::move(listener)), answer_(std::move(answer)) {}
+ControlServer::ControlServer(Loop& loop, std::string path, UniqueFd listener, UniqueFd spare, Answer answer)
+    : loop_(loop),
+      path_(std::move(path)),
+      listener_(std::move(listener)),
+      spare_(std::move(spare)),
+      answer_(std::move(answer)) {}
 
 ControlServer::~ControlServer() {
     connections_.clear();
@@ -143,6 +227,13 @@ void ControlServer::on_ready(std::uint32_t /*events*/) noexcept {
 
 void ControlServer::accept_one() {
     UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!fd && (errno == EMFILE || errno == ENFILE)) {
+        // A client that could not even be refused would keep the loop busy for ever.
+        spare_.reset();
+        fd.reset(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+        fd.reset();
+        spare_ = new_spare();
+    }
     if (!fd) {
         return;
     }

@@ -20,7 +20,8 @@ public:
     /// Text of a request to text of its reply, both one line without the newline.
     using Answer = std::function<std::string(const std::string&)>;
 
-    /// A socket file left by a daemon that died is replaced: the caller holds the daemon's lock.
+    /// A socket file left by a daemon that died is replaced. EADDRINUSE when somebody listens there: the daemon's lock
+    /// is one of its domain, and another domain's daemon may have been given the same path.
     static Result<std::unique_ptr<ControlServer>> listen(Loop& loop, const std::string& path, Answer answer);
     ControlServer(const ControlServer&) = delete;
     ControlServer& operator=(const ControlServer&) = delete;
@@ -32,13 +33,14 @@ public:
 private:
     class Connection;
 
-    ControlServer(Loop& loop, std::string path, UniqueFd listener, Answer answer);
+    ControlServer(Loop& loop, std::string path, UniqueFd listener, UniqueFd spare, Answer answer);
     void on_ready(std::uint32_t events) noexcept override;  // of the listener
     void accept_one();
 
     Loop& loop_;
     std::string path_;
     UniqueFd listener_;
+    UniqueFd spare_;  ///< given up for a moment to refuse a client when descriptors run out
     Answer answer_;
     std::vector<std::unique_ptr<Connection>> connections_;
 };

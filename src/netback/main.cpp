@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: MIT
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/epoll.h>
-#include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cerrno>
 #include <csignal>
-#include <cstring>
+#include <exception>
 #include <map>
 #include <string>
 #include <thread>
@@ -44,7 +41,7 @@ void declare(CLI::App& app, Options& options) {
                                                  {"debug", LogLevel::debug}};
     const unsigned cpus = std::max(1U, std::thread::hardware_concurrency());
     options.settings.max_queues = std::min(8U, cpus);  // as Linux
-    options.settings.workers = cpus;
+    options.settings.workers = std::min(cpus, limits::workers);
     // Spinning takes the CPU from the very guest that is waited for when there is only one.
     options.spin_us = cpus == 1 ? 0 : options.spin_us;
     app.add_option("--hypervisor", options.hypervisor,
@@ -82,6 +79,15 @@ struct StopHandler final : ReadyHandler {
     void on_ready(std::uint32_t /*events*/) noexcept override { daemon->stop(); }
 };
 
+/// Every queue takes descriptors, and the soft limit is 1024 for the sake of programs that use select().
+void raise_descriptor_limit() noexcept {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        ::setrlimit(RLIMIT_NOFILE, &limit);  // without it there is room for fewer guests, and no more to say
+    }
+}
+
 Result<void> serve(Options& options, int signals) {
     auto port = parse_port_spec(options.port);
     if (!port) {
@@ -112,17 +118,9 @@ Result<void> serve(Options& options, int signals) {
     return served;
 }
 
-}  // namespace
-}  // namespace uvif::netback
-
-int main(int argc, char** argv) {
-    using namespace uvif;
-    using namespace uvif::netback;
-    CLI::App app("uvif-netback: serves the network interfaces of Xen guests");
-    Options options;
-    declare(app, options);
-    CLI11_PARSE(app, argc, argv);
+int run(Options& options) {
     set_log_level(options.log_level);
+    raise_descriptor_limit();
 
     // Every thread inherits the mask, so that only the loop hears of these.
     sigset_t stops;
@@ -138,4 +136,22 @@ int main(int argc, char** argv) {
         return 1;
     }
     return 0;
+}
+
+}  // namespace
+}  // namespace uvif::netback
+
+int main(int argc, char** argv) {
+    using namespace uvif;
+    using namespace uvif::netback;
+    CLI::App app("uvif-netback: serves the network interfaces of Xen guests");
+    Options options;
+    declare(app, options);
+    CLI11_PARSE(app, argc, argv);
+    try {
+        return run(options);
+    } catch (const std::exception& error) {  // no memory, or no more threads
+        fmt::print(stderr, "uvif-netback: {}\n", error.what());
+        return 1;
+    }
 }

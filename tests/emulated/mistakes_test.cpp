@@ -5,18 +5,26 @@
 #include <fmt/ranges.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <optional>
+#include <thread>
 
 #include "emulated/host.hpp"
 #include "emulated/raw_guest.hpp"
+#include "runtime/limits.hpp"
 #include "runtime/unique_fd.hpp"
 #include "support/network_namespace.hpp"
 
@@ -128,6 +136,97 @@ TEST(MistakesTest, ControlSocketsThatCannotBe) {
     EXPECT_EQ(read_file(host.directory() + "/file"), "mine");
     expect_mistake({host.daemon_words({"--control", "/nonexistent/socket"})}, "--control");
     expect_mistake({host.daemon_words({"--control", "/" + std::string(200, 'x')})}, "--control");
+}
+
+TEST(MistakesTest, TwoDaemonsOfOneControlSocket) {
+    Host first;
+    Host second({.daemon = false});
+    const std::string control = first.hypervisor(0).substr(std::string("emulated:").size()) + ".netback";
+    ASSERT_TRUE(std::filesystem::is_socket(control));
+    expect_mistake({second.daemon_words({"--control", control})}, "is in use");
+    EXPECT_FALSE(first.ask({"version"}).is_null()) << "the first one lost its socket";
+    first.daemon().send(SIGKILL);
+    ASSERT_TRUE(first.daemon().wait().has_value());
+    ASSERT_TRUE(std::filesystem::is_socket(control));
+    Process heir({second.daemon_words({"--control", control})}, second.directory() + "/heir.log");
+    EXPECT_TRUE(eventually([&] { return !first.ask({"version"}).is_null() || !heir.running(); }));
+    EXPECT_TRUE(heir.running()) << heir.output();
+}
+
+sockaddr_un address_of(const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+    return address;
+}
+
+UniqueFd connect_to(const std::string& path) {
+    UniqueFd client(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const timeval enough{5, 0};  // a test fails then, and does not hang
+    EXPECT_EQ(::setsockopt(client.get(), SOL_SOCKET, SO_RCVTIMEO, &enough, sizeof enough), 0);
+    const sockaddr_un address = address_of(path);
+    EXPECT_EQ(::connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    return client;
+}
+
+TEST(MistakesTest, NoDescriptorForAClient) {
+    Host host;
+    ASSERT_FALSE(host.ask({"version"}).is_null());
+    const auto taken = [&host](unsigned fd) {
+        std::error_code none;
+        return std::filesystem::is_symlink(fmt::format("/proc/{}/fd/{}", host.daemon().pid(), fd), none);
+    };
+    unsigned next = 0;
+    while (taken(next)) {
+        ++next;
+    }
+    rlimit old{};
+    ASSERT_EQ(::prlimit(host.daemon().pid(), RLIMIT_NOFILE, nullptr, &old), 0);
+    EXPECT_EQ(old.rlim_cur, old.rlim_max) << "it has not taken what it may have";
+    // It may still be about to close that of the first question: clients that find one use it up.
+    const rlimit tight{next, old.rlim_max};
+    ASSERT_EQ(::prlimit(host.daemon().pid(), RLIMIT_NOFILE, &tight, nullptr), 0);
+    const std::string control = host.hypervisor(0).substr(std::string("emulated:").size()) + ".netback";
+    std::vector<UniqueFd> clients;
+    bool refused = false;
+    while (clients.size() < limits::control_connections && !refused) {
+        clients.push_back(connect_to(control));
+        const std::string_view request = "{\"command\":\"version\"}\n";
+        // One that is refused may already be closed.
+        (void)::send(clients.back().get(), request.data(), request.size(), MSG_NOSIGNAL);
+        std::array<char, 512> reply;
+        refused = ::recv(clients.back().get(), reply.data(), reply.size(), 0) <= 0;
+    }
+    EXPECT_TRUE(refused);
+    const auto before = host.processor_time();
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    EXPECT_LT(host.processor_time() - before, std::chrono::milliseconds(200)) << "it spins";
+    ASSERT_EQ(::prlimit(host.daemon().pid(), RLIMIT_NOFILE, &old, nullptr), 0);
+    clients.clear();
+    EXPECT_FALSE(host.ask({"version"}).is_null());
+}
+
+TEST(MistakesTest, AClientThatAsksWithoutEndAndDoesNotRead) {
+    Host host;
+    const std::string control = host.hypervisor(0).substr(std::string("emulated:").size()) + ".netback";
+    const UniqueFd client = connect_to(control);
+    const std::size_t before = host.resident_kib();
+    // A line without anything in it is answered with a hundred octets or so.
+    const std::string requests(1 << 20, '\n');
+    std::size_t sent = 0;
+    for (ssize_t more = 1; sent < 64 * requests.size() && more > 0;
+         sent += static_cast<std::size_t>(std::max<ssize_t>(more, 0))) {
+        pollfd room{client.get(), POLLOUT, 0};
+        if (::poll(&room, 1, 500) != 1) {
+            break;
+        }
+        more = ::send(client.get(), requests.data(), requests.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    EXPECT_LT(sent, 4 * requests.size()) << "it reads on for one that does not";
+    EXPECT_LT(host.resident_kib(), before + 256);
+    EXPECT_FALSE(host.ask({"version"}).is_null()) << "others are held up";
+    std::array<char, 65536> replies;
+    EXPECT_GT(::recv(client.get(), replies.data(), replies.size(), 0), 0);
 }
 
 TEST(MistakesTest, AMachineThatEndsUnderTheDaemon) {
