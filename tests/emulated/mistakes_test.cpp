@@ -294,6 +294,8 @@ TEST_P(LackTest, ClosesTheVifWithASentence) {
     EXPECT_TRUE(host.reaches(Host::backend(domain), "6"));
     EXPECT_THAT(host.read(Host::error_key(domain)).value_or(""), HasSubstr(GetParam().sentence));
     EXPECT_THAT(daemon.output(), HasSubstr(GetParam().sentence));
+    const auto shown = host.ask({"show", fmt::format("vif{}.0", domain)});
+    EXPECT_EQ(shown.value("port", ""), "tap") << shown;
     daemon.send(SIGTERM);
     EXPECT_EQ(daemon.wait(), 0);
 }
