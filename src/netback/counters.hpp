@@ -29,6 +29,7 @@ namespace uvif::netback {
 
 #define UVIF_RX_DROPS(X)                                                                    \
     X(no_scatter_gather, "packet above one page for a guest without feature-sg")            \
+    X(no_segments, "TCP segments to be (GSO) for a guest that does not take them")          \
     X(no_buffers, "no room on the ring and the guest does not announce when it makes some") \
     X(rx_grant_failed, "a grant of the guest's buffers could not be copied to")
 

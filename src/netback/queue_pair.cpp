@@ -92,8 +92,8 @@ QueuePair::~QueuePair() {
     if (watched_) {
         worker_.loop().remove(port_->fd());
     }
-    if (tx_) {
-        tx_->abandon();
+    if (tx_ && tx_->abandon()) {
+        worker_.events().notify(*tx_event_);
     }
     if (rx_event_ && rx_event_ != tx_event_) {
         worker_.unbind(*rx_event_);
@@ -154,10 +154,11 @@ bool QueuePair::arm() noexcept {
 }
 
 void QueuePair::on_ready(std::uint32_t events) noexcept {
-    if (port_->failed()) {
-        // Its interface was deleted: the descriptor would be ready for ever. What the guest sends is dropped there.
+    if (port_->failed() || (events & EPOLLERR) != 0) {
+        // Its interface was deleted: the descriptor would be ready for ever. What the guest sent and sends is dropped.
         worker_.loop().remove(port_->fd());
         watched_ = false;
+        port_->flush(true);
     }
     if ((events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0) {
         port_readable_ = true;

@@ -94,7 +94,7 @@ bool RxQueue::receive() noexcept {
     Packet** const first = waiting_.data() + waiting_end_;
     for (std::size_t i = 0; i < room; ++i) {
         first[i] = free_[free_.size() - 1 - i];
-        first[i]->fragments[0].length = limits::packet_length;
+        first[i]->fragments[0].length = static_cast<std::uint32_t>(buffers_.buffer_size());  // a larger one is seen
         first[i]->fragment_count = 1;
     }
     const std::size_t got = port_.receive(std::span<Packet* const>(first, room));
@@ -114,6 +114,10 @@ bool RxQueue::deliver() noexcept {
             discard(RxDrop::no_scatter_gather);
             continue;
         }
+        if (!takes_segments(packet.offload.gso_type)) {
+            discard(RxDrop::no_segments);
+            continue;
+        }
         finish_checksum(packet);
         if (!place(packet)) {
             if (rogue_ != Rogue::none) {
@@ -129,7 +133,12 @@ bool RxQueue::deliver() noexcept {
     return waiting_begin_ != before;
 }
 
-/// Completes a blank checksum that the guest does not take (and GSO packets it was never offered).
+/// The port was told what the guest takes, but it may hold packets from before.
+bool RxQueue::takes_segments(GsoType type) const noexcept {
+    return type == GsoType::none || (type == GsoType::tcpv4 ? features_.gso_v4 : features_.gso_v6);
+}
+
+/// Completes a blank checksum that the guest does not take.
 void RxQueue::finish_checksum(Packet& packet) noexcept {
     if (!packet.offload.checksum_blank || (features_.checksum_v4 && features_.checksum_v6) ||
         packet.offload.gso_type != GsoType::none) {

@@ -35,6 +35,8 @@ struct RxFeatures {
     bool scatter_gather = false;
     bool checksum_v4 = true;         ///< takes blank checksums of IPv4
     bool checksum_v6 = false;        ///< and of IPv6
+    bool gso_v4 = false;             ///< takes TCP segments to be, of IPv4
+    bool gso_v6 = false;             ///< and of IPv6
     bool announces_buffers = false;  ///< feature-rx-notify
 };
 
@@ -80,6 +82,7 @@ private:
 
     bool receive() noexcept;
     bool deliver() noexcept;
+    [[nodiscard]] bool takes_segments(GsoType type) const noexcept;
     void finish_checksum(Packet& packet) noexcept;
     bool place(Packet& packet) noexcept;
     void copy_failures() noexcept;

@@ -60,11 +60,13 @@ TxQueue::Turn TxQueue::turn() noexcept {
     return result;
 }
 
-void TxQueue::abandon() noexcept {
+bool TxQueue::abandon() noexcept {
     port_.flush(true);
     collect_completions();
-    answer_count_ = 0;
-    regions_.unmap_released();
+    if (rogue_ != Rogue::none) {
+        answer_count_ = 0;
+    }
+    return answer();
 }
 
 /// True when there are slots to parse. Takes all that the ring has: a packet's slots are published together, so

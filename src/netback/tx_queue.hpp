@@ -62,8 +62,9 @@ public:
     /// Before sleeping: asks for an event. False: there is work. Not to be called while the port holds up.
     [[nodiscard]] bool arm() noexcept { return unparsed() == 0 && home_.empty() && ring_.arm(); }
 
-    /// Calls everything home from the port and lets go of the guest's pages, without answers: the ring is going away.
-    void abandon() noexcept;
+    /// Calls everything home from the port, lets go of the guest's pages, and answers what is owed: the next backend
+    /// goes on from the answers (a rogue's ring is never touched again). True: the guest wants an event.
+    [[nodiscard]] bool abandon() noexcept;
 
     /// Not Rogue::none: the guest broke the protocol; every further turn does nothing.
     [[nodiscard]] Rogue rogue() const noexcept { return rogue_; }

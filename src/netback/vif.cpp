@@ -230,7 +230,8 @@ Result<void> Vif::connect(bool resumed) {
         return propagate(keys);
     }
     if (tap_) {
-        if (auto set = tap_->set_offload(keys->rx.checksum_v4 || keys->rx.checksum_v6, keys->gso_v4, keys->gso_v6);
+        if (auto set =
+                tap_->set_offload(keys->rx.checksum_v4 || keys->rx.checksum_v6, keys->rx.gso_v4, keys->rx.gso_v6);
             !set) {
             return set;
         }

@@ -188,8 +188,8 @@ Result<GuestKeys> read_guest_keys(xen::Store& store, const std::string& frontend
         Flag{"request-rx-copy", rx_copy},
         Flag{"feature-rx-notify", keys.rx.announces_buffers},
         Flag{"feature-sg", keys.rx.scatter_gather},
-        Flag{"feature-gso-tcpv4", keys.gso_v4},
-        Flag{"feature-gso-tcpv6", keys.gso_v6},
+        Flag{"feature-gso-tcpv4", keys.rx.gso_v4},
+        Flag{"feature-gso-tcpv6", keys.rx.gso_v6},
         Flag{"feature-no-csum-offload", no_checksum_v4},
         Flag{"feature-ipv6-csum-offload", keys.rx.checksum_v6},
     };
@@ -207,8 +207,8 @@ Result<GuestKeys> read_guest_keys(xen::Store& store, const std::string& frontend
                                             frontend));
     }
     // A GSO packet is longer than a page and its checksum is blank: it needs both of the others.
-    keys.gso_v4 = keys.gso_v4 && keys.rx.scatter_gather && keys.rx.checksum_v4;
-    keys.gso_v6 = keys.gso_v6 && keys.rx.scatter_gather && keys.rx.checksum_v6;
+    keys.rx.gso_v4 = keys.rx.gso_v4 && keys.rx.scatter_gather && keys.rx.checksum_v4;
+    keys.rx.gso_v6 = keys.rx.gso_v6 && keys.rx.scatter_gather && keys.rx.checksum_v6;
     if (auto queues = read_queues(store, frontend, max_queues, keys); !queues) {
         return propagate(queues);
     }

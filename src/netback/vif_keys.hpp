@@ -31,8 +31,6 @@ Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backen
 struct GuestKeys {
     std::vector<QueueKeys> queues;
     RxFeatures rx;
-    bool gso_v4 = false;
-    bool gso_v6 = false;
 };
 Result<GuestKeys> read_guest_keys(xen::Store& store, const std::string& frontend, std::uint32_t max_queues);
 

@@ -76,6 +76,16 @@ std::uint16_t completed_checksum(std::span<const Fragment> pieces, const Headers
     return checksum == 0 ? 0xffff : checksum;
 }
 
+bool complete_checksum_at(std::span<std::byte> packet, std::uint16_t start, std::uint16_t offset) noexcept {
+    const std::size_t field = std::size_t{start} + offset;
+    if (field + 2 > packet.size()) {
+        return false;
+    }
+    const auto checksum = static_cast<std::uint16_t>(~checksum_sum(packet.subspan(start)));
+    store_be16(packet, field, checksum == 0 ? 0xffff : checksum);
+    return true;
+}
+
 bool complete_checksum(std::span<const Fragment> pieces) noexcept {
     if (pieces.empty()) {
         return false;

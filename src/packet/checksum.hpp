@@ -34,4 +34,9 @@ namespace uvif {
 /// headers. False: not a TCP or UDP packet, or its headers are not whole in the first piece; nothing was written.
 [[nodiscard]] bool complete_checksum(std::span<const Fragment> pieces) noexcept;
 
+/// The same for a checksum whose place is given, and that covers all from `start` on: a tunnel's inner one. Its field
+/// stands `offset` octets behind `start`. False: that is outside of the packet; nothing was written.
+[[nodiscard]] bool complete_checksum_at(std::span<std::byte> packet, std::uint16_t start,
+                                        std::uint16_t offset) noexcept;
+
 }  // namespace uvif

@@ -64,6 +64,10 @@ std::unexpected<Error> attach_failure(const std::string& name, bool multi_queue,
     return fail(code, fmt::format("cannot make the TAP interface {}: {}", name, std::strerror(code)));
 }
 
+const char* remedy(int code) noexcept {
+    return code == EMFILE || code == ENFILE ? "; raise the limit of open files" : "";
+}
+
 Result<UniqueFd> open_clone_device() {
     UniqueFd fd(::open(clone_device, O_RDWR | O_NONBLOCK | O_CLOEXEC));
     if (fd) {
@@ -81,7 +85,7 @@ Result<UniqueFd> open_clone_device() {
         case EPERM:
             return fail(code, fmt::format("no permission to open {}; run as root or fix its mode", clone_device));
         default:
-            return fail(code, fmt::format("cannot open {}: {}", clone_device, std::strerror(code)));
+            return fail(code, fmt::format("cannot open {}: {}{}", clone_device, std::strerror(code), remedy(code)));
     }
 }
 
@@ -146,7 +150,8 @@ Result<std::unique_ptr<TapDevice>> TapDevice::open(const TapConfig& config) {
         return fail(code, fmt::format("cannot open a socket to set up interfaces: {}", std::strerror(code)));
     }
     std::unique_ptr<TapDevice> device(new TapDevice(config.name, std::move(control)));
-    const bool multi_queue = config.queues > 1;
+    // The kernel does not let an interface change this, and the next daemon may want another number of queues.
+    const bool multi_queue = config.queues > 1 || config.persistent;
     for (unsigned i = 0; i < config.queues; ++i) {
         auto fd = open_queue(config.name, multi_queue);
         if (!fd) {
@@ -182,8 +187,11 @@ Result<std::unique_ptr<Port>> TapDevice::queue(unsigned index, Loop& loop) {
     UniqueFd fd(::fcntl(own, F_DUPFD_CLOEXEC, 0));
     if (!fd || ::ioctl(own, TUNSETSNDBUF, &send_buffer) != 0) {
         const int code = errno;
-        return fail(code,
-                    fmt::format("cannot use queue {} of the TAP interface {}: {}", index, name_, std::strerror(code)));
+        if (index > 0) {
+            (void)set_queue_attached(name_, own, false);  // or the kernel sends it packets that nobody reads
+        }
+        return fail(code, fmt::format("cannot use queue {} of the TAP interface {}: {}{}", index, name_,
+                                      std::strerror(code), remedy(code)));
     }
     return std::make_unique<TapPort>(std::move(fd), loop, index > 0);
 }

@@ -152,6 +152,23 @@ void TapPort::drop(Packet* packet, std::uint64_t PortCounters::* reason) noexcep
     complete(packet);
 }
 
+namespace {
+
+/// On the ring a blank checksum is that of the packet's own TCP or UDP header. The host may leave another one blank,
+/// behind a tunnel's headers, and says where: that is completed here.
+void finish_inner_checksum(std::span<std::byte> packet, const VnetHeader& header, Offload& offload) noexcept {
+    const Headers headers = parse_headers(packet.first(std::min<std::size_t>(packet.size(), limits::header_octets)));
+    const bool own = headers.depth == HeaderDepth::transport && header.csum_start == headers.l4_offset &&
+                     header.csum_start + header.csum_offset == headers.checksum_offset();
+    if (!own && offload.gso_type == GsoType::none &&
+        complete_checksum_at(packet, header.csum_start, header.csum_offset)) {
+        offload.checksum_blank = false;
+        offload.data_validated = false;
+    }
+}
+
+}  // namespace
+
 std::size_t TapPort::receive(std::span<Packet* const> packets) noexcept {
     std::size_t count = 0;
     while (count < packets.size()) {
@@ -168,7 +185,10 @@ std::size_t TapPort::receive(std::span<Packet* const> packets) noexcept {
         }
         const auto octets = static_cast<std::size_t>(result);
         const std::size_t length = octets - std::min(octets, sizeof header);
-        const auto offload = from_vnet(header);
+        auto offload = from_vnet(header);
+        if (offload && offload->checksum_blank && length <= room.length) {
+            finish_inner_checksum(std::span(room.data, length), header, *offload);
+        }
         if (!offload || length < limits::packet_length_min || length > limits::packet_length) {
             ++counters_.receive_dropped;
             continue;

@@ -74,7 +74,9 @@ TEST_P(DaemonRestartTest, AGuestGoesOn) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Signals, DaemonRestartTest,
-                         testing::Values(Restart{"Stopped", SIGTERM, {}}, Restart{"Killed", SIGKILL, {}},
+                         testing::Values(Restart{"Stopped", SIGTERM, {}},
+                                         Restart{"StoppedMapping", SIGTERM, {"--strategy", "map"}},
+                                         Restart{"Killed", SIGKILL, {}},
                                          Restart{"KilledMapping", SIGKILL, {"--strategy", "map"}}),
                          [](const auto& test) { return test.param.name; });
 

@@ -52,8 +52,9 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy) 
     {
         auto tx =
             std::move(*netback::TxQueue::create(*ring::TxBackRing::attach(tx_page), guest.id, *grants, port, strategy));
-        auto rx = std::move(*netback::RxQueue::create(*ring::RxBackRing::attach(rx_page), guest.id, *grants, port,
-                                                      {.scatter_gather = true, .announces_buffers = true}));
+        auto rx =
+            std::move(*netback::RxQueue::create(*ring::RxBackRing::attach(rx_page), guest.id, *grants, port,
+                                                {.scatter_gather = true, .gso_v4 = true, .announces_buffers = true}));
         const ring::TxFrontRing::Shared tx_shared(tx_page);
         const ring::RxFrontRing::Shared rx_shared(rx_page);
         for (; input.size() >= sizeof(Command); input = input.subspan(sizeof(Command))) {
@@ -99,7 +100,7 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy) 
                     break;
             }
         }
-        tx->abandon();
+        (void)tx->abandon();
     }
     require(grants->unmap(rings) == 0);
     require(!guest.memory.use(page.ref).reading);

@@ -54,7 +54,12 @@ public:
         netback::QueueConfig config;
         config.domain = guest_id;
         config.keys = {front->tx_ring_ref(), front->rx_ring_ref(), front->tx_port(), front->rx_port()};
-        config.rx = {.scatter_gather = true, .checksum_v4 = true, .checksum_v6 = true, .announces_buffers = true};
+        config.rx = {.scatter_gather = true,
+                     .checksum_v4 = true,
+                     .checksum_v6 = true,
+                     .gso_v4 = true,
+                     .gso_v6 = true,
+                     .announces_buffers = true};
         config.strategy = setup.strategy;
         auto owned = std::make_unique<test::FakePort>();
         port = owned.get();

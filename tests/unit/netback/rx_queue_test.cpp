@@ -25,8 +25,10 @@ using test::Frame;
 using test::MockGuest;
 
 struct Backend {
-    explicit Backend(MockGuest& guest, RxFeatures features = {.scatter_gather = true, .announces_buffers = true},
-                     std::string_view faults = "")
+    explicit Backend(
+        MockGuest& guest,
+        RxFeatures features = {.scatter_gather = true, .gso_v4 = true, .gso_v6 = true, .announces_buffers = true},
+        std::string_view faults = "")
         : hypervisor(guest.host.open(test::backend_domain, *xen::FaultPlan::parse(faults))),
           grants(*hypervisor->open_grant_table()) {
         std::array<std::byte*, 1> page{};
@@ -263,6 +265,19 @@ TEST_F(RxQueueTest, BlankChecksumsAreCompletedForGuestsThatDoNotTakeThem) {
         sum = (sum & 0xffff) + (sum >> 16);
         EXPECT_EQ(sum == 0xffff, !takes_v4);
     }
+}
+
+TEST_F(RxQueueTest, SegmentsGoOnlyToGuestsThatTakeThem) {
+    Backend backend(guest, {.scatter_gather = true, .gso_v6 = true, .announces_buffers = true});
+    receiver.post(8);
+    for (const GsoType type : {GsoType::tcpv4, GsoType::tcpv6}) {
+        backend.port.to_receive.push_back(
+            frame(3000, {.checksum_blank = true, .data_validated = true, .gso_type = type, .gso_size = 1448}));
+    }
+    backend.run();
+    EXPECT_EQ(backend.queue->counters().packets, 1U);
+    EXPECT_EQ(backend.queue->counters().gso_packets, 1U);
+    EXPECT_EQ(backend.queue->counters().drops[static_cast<std::size_t>(RxDrop::no_segments)], 1U);
 }
 
 TEST_F(RxQueueTest, BadGrantFailsOnlyItsOwnSlot) {

@@ -40,7 +40,7 @@ struct Backend {
         queue = std::move(*TxQueue::create(*ring, guest.id, *grants, port, strategy));
     }
     ~Backend() {
-        queue->abandon();
+        (void)queue->abandon();
         queue.reset();
         EXPECT_EQ(grants->unmap(std::array{ring_mapping}), 0);
     }
@@ -383,6 +383,20 @@ TEST_P(TxQueueTest, RogueIsNeverTouchedAgain) {
     EXPECT_TRUE(backend.port.sent.empty());
 }
 
+/// The next backend takes up the ring where the answers end: what the port still held is answered, not forgotten.
+TEST_P(TxQueueTest, WhatThePortHeldIsAnsweredAtTheEnd) {
+    Backend backend(guest, GetParam());
+    backend.port.defer = true;
+    sender.put({4000});
+    sender.put({100});
+    (void)guest.tx.push_and_check_notify();
+    backend.run();
+    (void)backend.queue->abandon();
+    EXPECT_EQ(backend.port.sent.size(), 2U);
+    EXPECT_EQ(guest.tx_answers().size(), 2U);
+    EXPECT_EQ(guest.grants_in_use(), 1U);  // the ring's
+}
+
 TEST_P(TxQueueTest, HonestPacketsBeforeARogueOneGoOut) {
     Backend backend(guest, GetParam());
     sender.put({100});
@@ -440,7 +454,7 @@ TEST_P(TxQueueTest, SurvivesAGuestThatScribblesOverItsRing) {
         }
         stop.store(true);
         scribbler.join();
-        backend.queue->abandon();
+        (void)backend.queue->abandon();
         EXPECT_EQ(guest.grants_in_use(), 1U);
         guest.tx = ring::TxFrontRing(guest.memory.page(guest.tx_frame).data());
     }

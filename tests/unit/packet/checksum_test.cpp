@@ -149,5 +149,23 @@ TEST(Checksum, LeavesOtherPacketsAlone) {
     EXPECT_FALSE(complete_checksum({}));
 }
 
+TEST(CompleteChecksumAt, WritesTheFieldThatIsNamed) {
+    const Octets inner = blank(ethernet(type_ipv4) + ipv4(17, 108) + udp(100) + payload(100));
+    const auto size = static_cast<unsigned>(inner.size());
+    Octets tunnelled = ethernet(type_ipv4) + ipv4(17, 16 + size) + udp(8 + size) + payload(8) + inner;
+    const std::size_t outer = tunnelled.size() - inner.size();
+    const Headers headers = parse_headers(inner);
+    const auto start = static_cast<std::uint16_t>(outer + headers.l4_offset);
+    const auto offset = static_cast<std::uint16_t>(headers.checksum_offset() - headers.l4_offset);
+    ASSERT_TRUE(complete_checksum_at(tunnelled, start, offset));
+    const Octets completed(tunnelled.begin() + static_cast<std::ptrdiff_t>(outer), tunnelled.end());
+    EXPECT_EQ(load_be16(completed, headers.checksum_offset()), reference_checksum(inner, headers));
+
+    const Octets before = tunnelled;
+    EXPECT_FALSE(complete_checksum_at(tunnelled, static_cast<std::uint16_t>(tunnelled.size() - 1), 0));
+    EXPECT_FALSE(complete_checksum_at(tunnelled, 0xffff, 0xffff));
+    EXPECT_EQ(tunnelled, before);
+}
+
 }  // namespace
 }  // namespace uvif
