@@ -199,6 +199,9 @@ Result<void> create(const Options& options, Connections& host) {
 
 Result<void> destroy(const Options& options, Connections& host) {
     const auto domain = static_cast<DomainId>(options.domain);
+    if (domain == dom0) {
+        return fail(EPERM, "domain 0 cannot be destroyed: stop the machine instead");
+    }
     auto vifs = host.toolstack.list_vifs(domain);
     if (!vifs) {
         return propagate(vifs);

@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -41,6 +42,10 @@ namespace {
 constexpr unsigned size_min = 60;
 constexpr unsigned size_max = 65535;
 
+/// Which Range does not ask: nothing compares with what is none.
+const CLI::Validator is_number(
+    [](std::string& text) { return std::isnan(std::strtod(text.c_str(), nullptr)) ? text + " is no number" : ""; }, "");
+
 void declare_test(CLI::App& app, Options& options) {
     auto* modes = app.add_option_group("Direction", "exactly one; named from the guest");
     modes->add_flag("--tx", [&options](auto) { options.mode = Mode::tx; }, "guest to backend");
@@ -58,13 +63,13 @@ void declare_test(CLI::App& app, Options& options) {
         ->check(CLI::Range(1U, 64U))
         ->capture_default_str();
     app.add_option("-t,--time", options.time_s, "seconds to measure")
-        ->check(CLI::Range(0.01, 1e6))
+        ->check(CLI::Range(0.01, 1e6) & is_number)
         ->capture_default_str();
     app.add_option("-i,--interval", options.interval_s, "seconds between reports; 0: none")
-        ->check(CLI::Range(0.0, 1e6))
+        ->check(CLI::Range(0.0, 1e6) & is_number)
         ->capture_default_str();
     app.add_option("-O,--omit", options.omit_s, "seconds at the start that do not count")
-        ->check(CLI::Range(0.0, 1e6))
+        ->check(CLI::Range(0.0, 1e6) & is_number)
         ->capture_default_str();
     app.add_option("--spin-us", options.spin_us, "how long a side spins before it sleeps, in microseconds")
         ->check(CLI::Range(0U, 1000000U))

@@ -185,9 +185,11 @@ void declare(CLI::App& app, Options& options) {
         ->capture_default_str();
     app.add_option("--timeout", options.device.connect_timeout_ms, "milliseconds to wait for the backend at first")
         ->capture_default_str();
-    app.add_option("--loop", options.loop, "event loop: auto, io_uring or epoll")
-        ->transform(CLI::CheckedTransformer(std::map<std::string, LoopKind>{
-            {"auto", LoopKind::automatic}, {"io_uring", LoopKind::io_uring}, {"epoll", LoopKind::epoll}}))
+    const std::map<std::string, LoopKind> loops{
+        {"auto", LoopKind::automatic}, {"io_uring", LoopKind::io_uring}, {"epoll", LoopKind::epoll}};
+    app.add_option_function<std::string>(
+           "--loop", [&options, loops](const std::string& name) { options.loop = loops.at(name); }, "event loop")
+        ->check(CLI::IsMember(loops))
         ->default_str("auto");
     app.add_option("--ready-fd", options.ready_fd, "descriptor to write a line to once connected");
     app.set_version_flag("--version", fmt::format("uvif-tap {}", UVIF_VERSION));

@@ -31,6 +31,16 @@ struct Options {
     unsigned spin_us = 20;
 };
 
+/// CLI11's own transformer prints enumerations as the characters of their numbers.
+template <class T>
+CLI::Option* add_choice(CLI::App& app, const std::string& name, T& value, const std::map<std::string, T>& choices,
+                        const std::string& description) {
+    return app
+        .add_option_function<std::string>(
+            name, [&value, choices](const std::string& text) { value = choices.at(text); }, description)
+        ->check(CLI::IsMember(choices));
+}
+
 void declare(CLI::App& app, Options& options) {
     const std::map<std::string, FetchStrategy> strategies{{"copy", FetchStrategy::copy}, {"map", FetchStrategy::map}};
     const std::map<std::string, LoopKind> loops{
@@ -49,12 +59,9 @@ void declare(CLI::App& app, Options& options) {
                    "Xen where it is");
     app.add_option("--port", options.port, "where packets go: tap, null:sink, null:generate,SIZE or null:reflect")
         ->capture_default_str();
-    app.add_option("--strategy", options.settings.strategy, "how guest pages are fetched: copy or map")
-        ->transform(CLI::CheckedTransformer(strategies))
+    add_choice(app, "--strategy", options.settings.strategy, strategies, "how guest pages are fetched")
         ->default_str("copy");
-    app.add_option("--loop", options.settings.loop, "event loop: auto, io_uring or epoll")
-        ->transform(CLI::CheckedTransformer(loops))
-        ->default_str("auto");
+    add_choice(app, "--loop", options.settings.loop, loops, "event loop")->default_str("auto");
     app.add_option("--workers", options.settings.workers, "threads that serve queues")
         ->check(CLI::Range(1U, limits::workers))
         ->capture_default_str();
@@ -65,9 +72,7 @@ void declare(CLI::App& app, Options& options) {
         ->check(CLI::Range(0U, 1000000U))
         ->capture_default_str();
     app.add_option("--control", options.control, "path of the control socket that uvif-ctl talks to");
-    app.add_option("--log-level", options.log_level, "error, warning, info or debug")
-        ->transform(CLI::CheckedTransformer(levels))
-        ->default_str("info");
+    add_choice(app, "--log-level", options.log_level, levels, "what is worth a line")->default_str("info");
     app.set_version_flag("--version", [] {
         auto loop = Loop::create(LoopKind::automatic);
         return fmt::format("uvif-netback {} (loop: {})", UVIF_VERSION, loop ? (*loop)->name() : "none");

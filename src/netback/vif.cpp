@@ -188,6 +188,11 @@ Result<void> Vif::prepare() {
     }
     device_ = std::move(*keys);
     prepared_ = true;
+    if (tap_ && tap_->deleted()) {
+        log(budget_, LogLevel::warning, "{}: the interface {} was deleted and is made anew; add it to its bridge again",
+            name_, device_.interface);
+        tap_.reset();
+    }
     if (around_.settings.port.kind == PortSpec::Kind::tap && !tap_) {
         if (auto opened = open_interface(); !opened) {
             return opened;

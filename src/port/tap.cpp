@@ -241,6 +241,11 @@ Result<void> TapDevice::set_up(bool up) {
     return {};
 }
 
+bool TapDevice::deleted() const noexcept {
+    ifreq request{};
+    return ::ioctl(queues_.front().get(), TUNGETIFF, &request) != 0 && errno == EBADFD;
+}
+
 Result<void> TapDevice::set_persistent(bool on) {
     if (::ioctl(queues_.front().get(), TUNSETPERSIST, on ? 1UL : 0UL) != 0) {
         const int code = errno;

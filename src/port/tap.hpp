@@ -43,6 +43,8 @@ public:
     Result<void> set_mtu(unsigned octets);
     Result<void> set_carrier(bool on);
     Result<void> set_up(bool up);
+    /// Somebody deleted the interface: this device is of no use any more.
+    [[nodiscard]] bool deleted() const noexcept;
     /// Whether the interface stays when this process has closed it.
     Result<void> set_persistent(bool on);
     /// What the kernel may hand us, and so the guest: blank checksums, TCP segments to cut. Segmentation needs `csum`.

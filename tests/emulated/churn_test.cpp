@@ -16,13 +16,6 @@
 namespace uvif::test {
 namespace {
 
-// Sanitizers keep what is freed, and shadows of what was touched: their memory says nothing of ours.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool memory_is_ours = false;
-#else
-constexpr bool memory_is_ours = true;
-#endif
-
 TEST(ChurnTest, CostsNothingThatStays) {
     constexpr unsigned writes = 20000;
     constexpr std::size_t growth_kib = 4096;

@@ -28,6 +28,13 @@ using Keys = std::map<std::string, std::string>;
 /// A program of the build, by its name.
 [[nodiscard]] std::string program(const std::string& name);
 
+// Sanitizers keep what is freed, and shadows of what was touched: their memory says nothing of ours.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool memory_is_ours = false;
+#else
+inline constexpr bool memory_is_ours = true;
+#endif
+
 struct HostOptions {
     std::string port = "null:reflect";
     std::vector<std::string> arguments = {};  ///< of the daemon, besides

@@ -93,6 +93,14 @@ TEST_F(TapDeviceTest, RefusesInterfacesThatAreNoTap) {
     EXPECT_THAT(multi.error().message, HasSubstr("not a multi-queue TAP"));
 }
 
+TEST_F(TapDeviceTest, KnowsThatItWasDeleted) {
+    const auto device = TapDevice::open({.name = "uvif-d", .queues = 2});
+    ASSERT_TRUE(device);
+    EXPECT_FALSE((*device)->deleted());
+    ASSERT_TRUE(run("ip link del uvif-d"));
+    EXPECT_TRUE((*device)->deleted());
+}
+
 TEST_F(TapDeviceTest, SaysThatAnInterfaceIsBusy) {
     const auto first = TapDevice::open({.name = "uvif-b"});
     ASSERT_TRUE(first);
