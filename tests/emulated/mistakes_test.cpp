@@ -224,7 +224,7 @@ TEST(MistakesTest, AClientThatAsksWithoutEndAndDoesNotRead) {
     }
     EXPECT_LT(sent, 4 * requests.size()) << "it reads on for one that does not";
     if (memory_is_ours) {
-        EXPECT_LT(host.resident_kib(), before + 512);
+        EXPECT_LT(host.resident_kib(), before + 256);
     }
     EXPECT_FALSE(host.ask({"version"}).is_null()) << "others are held up";
     std::array<char, 65536> replies;

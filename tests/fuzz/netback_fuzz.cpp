@@ -103,7 +103,9 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy) 
         (void)tx->abandon();
     }
     require(grants->unmap(rings) == 0);
-    require(!guest.memory.use(page.ref).reading);
+    for (const xen::GrantRef ref : {page.ref, guest.tx_ring_ref, guest.rx_ring_ref}) {  // all that the guest has
+        require(!guest.memory.use(ref).reading);
+    }
 }
 
 }  // namespace
