@@ -21,10 +21,7 @@ target_compile_definitions(uvif_options INTERFACE __XEN_INTERFACE_VERSION__=0x00
 if(UVIF_SANITIZE)
   target_compile_options(uvif_options INTERFACE -fsanitize=${UVIF_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(uvif_options INTERFACE -fsanitize=${UVIF_SANITIZE})
-  if(UVIF_SANITIZE MATCHES "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    # TSan does not model fences. The rings need theirs against lost wakeups only, not for any happens-before.
-    target_compile_options(uvif_options INTERFACE -Wno-tsan)
-  endif()
+  target_compile_definitions(uvif_options INTERFACE UVIF_SANITIZED)
 else()
   target_compile_options(uvif_options INTERFACE -fstack-protector-strong
     $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=2>)

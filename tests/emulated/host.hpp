@@ -29,7 +29,7 @@ using Keys = std::map<std::string, std::string>;
 [[nodiscard]] std::string program(const std::string& name);
 
 // Sanitizers keep what is freed, and shadows of what was touched: their memory says nothing of ours.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef UVIF_SANITIZED
 inline constexpr bool memory_is_ours = false;
 #else
 inline constexpr bool memory_is_ours = true;

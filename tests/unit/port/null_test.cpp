@@ -19,7 +19,7 @@ namespace {
 using namespace frames;
 using testing::ElementsAre;
 
-const Octets frame = ethernet(type_ipv4) + ipv4(17, 108) + udp(100) + payload(100);
+const Octets udp_frame = ethernet(type_ipv4) + ipv4(17, 108) + udp(100) + payload(100);
 
 std::unique_ptr<NullPort> open(NullMode mode, std::uint32_t length = 60) {
     NullConfig config;
@@ -33,7 +33,7 @@ std::unique_ptr<NullPort> open(NullMode mode, std::uint32_t length = 60) {
 TEST(NullSink, CompletesAtOnceInOrder) {
     const auto port = open(NullMode::sink);
     Packets packets;
-    const std::vector<Packet*> batch{packets.make(frame), packets.make(frame), packets.make(frame)};
+    const std::vector<Packet*> batch{packets.make(udp_frame), packets.make(udp_frame), packets.make(udp_frame)};
     port->submit(batch);
     EXPECT_THAT(packets.completed(), ElementsAre(0, 1, 2));
     EXPECT_FALSE(batch[0]->copied);
@@ -90,7 +90,7 @@ TEST(NullGenerate, MakesValidPacketsWithoutEnd) {
 TEST(NullGenerate, SwallowsWhatIsSubmitted) {
     const auto port = open(NullMode::generate);
     Packets packets;
-    port->submit(std::vector<Packet*>{packets.make(frame)});
+    port->submit(std::vector<Packet*>{packets.make(udp_frame)});
     EXPECT_EQ(packets.completed().size(), 1U);
 }
 
@@ -117,8 +117,8 @@ TEST(NullReflect, SendsBackWithTheAddressesSwapped) {
     const auto port = open(NullMode::reflect);
     Packets packets;
     const Offload offload{.checksum_blank = true, .data_validated = true, .gso_type = GsoType::tcpv4, .gso_size = 1000};
-    const Octets large = frame + payload(60000);
-    const std::vector<Packet*> batch{packets.make(frame), packets.make(large, offload, {128, 4096, 8192})};
+    const Octets large = udp_frame + payload(60000);
+    const std::vector<Packet*> batch{packets.make(udp_frame), packets.make(large, offload, {128, 4096, 8192})};
     port->submit(batch);
     EXPECT_THAT(packets.completed(), ElementsAre(0, 1));
     EXPECT_TRUE(batch[0]->copied);
@@ -135,7 +135,7 @@ TEST(NullReflect, SendsBackWithTheAddressesSwapped) {
     EXPECT_EQ(octets_of(*rooms[1]), expected);
     EXPECT_EQ(rooms[1]->length, expected.size());
     EXPECT_EQ(rooms[1]->offload, offload);
-    EXPECT_EQ(rooms[0]->length, frame.size());
+    EXPECT_EQ(rooms[0]->length, udp_frame.size());
     EXPECT_EQ(rooms[0]->offload, Offload{});
     EXPECT_EQ(port->receive(packets.rooms(1)), 0U);
 }
@@ -145,7 +145,7 @@ TEST(NullReflect, DropsBeyondItsRoom) {
     Packets packets;
     std::vector<Packet*> batch;
     for (std::size_t i = 0; i < limits::reflected_packets + 5; ++i) {
-        batch.push_back(packets.make(frame));
+        batch.push_back(packets.make(udp_frame));
     }
     port->submit(batch);
     EXPECT_EQ(packets.completed().size(), batch.size());
