@@ -51,15 +51,17 @@ std::string frontend_watch(const VifId& id) {
 
 Result<std::unique_ptr<Daemon>> Daemon::create(xen::Hypervisor& hypervisor, const Settings& settings,
                                                const std::string& control_path) {
-    std::unique_ptr<Daemon> daemon(new Daemon(settings));
-    if (auto opened = daemon->open(hypervisor, control_path); !opened) {
+    std::unique_ptr<Daemon> daemon(new Daemon(hypervisor, settings));
+    if (auto opened = daemon->open(control_path); !opened) {
         return propagate(opened);
     }
     return daemon;
 }
 
-Result<void> Daemon::open(xen::Hypervisor& hypervisor, const std::string& control_path) {
-    hypervisor_ = hypervisor.description();
+Result<void> Daemon::open(const std::string& control_path) {
+    if (auto ours = hypervisor_.check_no_other_netback(); !ours) {
+        return ours;
+    }
     auto loop = Loop::create(settings_.loop);
     if (!loop) {
         return propagate(loop);
@@ -71,7 +73,7 @@ Result<void> Daemon::open(xen::Hypervisor& hypervisor, const std::string& contro
     }
     mailbox_ = std::move(*mailbox);
     mailbox_handler_.mailbox = mailbox_.get();
-    auto store = hypervisor.open_store();
+    auto store = hypervisor_.open_store();
     if (!store) {
         return propagate(store);
     }
@@ -80,7 +82,7 @@ Result<void> Daemon::open(xen::Hypervisor& hypervisor, const std::string& contro
         return watched;
     }
     for (unsigned i = 0; i < settings_.workers; ++i) {
-        auto worker = Worker::create(hypervisor, {.loop = settings_.loop, .spin_ns = settings_.spin_ns});
+        auto worker = Worker::create(hypervisor_, {.loop = settings_.loop, .spin_ns = settings_.spin_ns});
         if (!worker) {
             return propagate(worker);
         }
@@ -110,9 +112,9 @@ Daemon::~Daemon() {
     workers_.clear();
 }
 
-Result<void> Daemon::run() {
+Result<void> Daemon::run(const std::function<void()>& on_alive) {
     log(LogLevel::info, "serving {} with {} worker{} on {} ({})", backend_folder, workers_.size(),
-        workers_.size() == 1 ? "" : "s", loop_->name(), hypervisor_);
+        workers_.size() == 1 ? "" : "s", loop_->name(), hypervisor_.description());
     while (!stopping_) {
         read_watches();
         if (std::exchange(rescan_, false)) {
@@ -123,10 +125,16 @@ Result<void> Daemon::run() {
         if (control_) {
             control_->sweep();
         }
-        if (store_lost()) {
+        const std::int64_t now = monotonic_ns();
+        const bool due = pinged_ns_ == 0 || now - pinged_ns_ >= ping_interval_ns;
+        if (due && store_lost()) {
             return fail(ENOTCONN,
                         "the connection to xenstore is lost: the vifs stay as they are; start again once "
                         "xenstored (or uvif-machine) runs");
+        }
+        if (due) {
+            pinged_ns_ = now;
+            on_alive();
         }
         loop_->wait(dirty_.empty() && !rescan_ && !stopping_ ? sleep_ns() : 0);
     }
@@ -178,7 +186,7 @@ void Daemon::discover(std::string_view domain) {
     }
     for (const std::string& handle : *handles) {
         const auto id = parse_id(fmt::format("{}/{}", domain, handle));
-        if (!id || vifs_.contains(*id)) {
+        if (!id || vifs_.contains(*id) || hypervisor_.other_netback_serves(id->domain, id->handle)) {
             continue;
         }
         const Surroundings around{*store_, workers_, settings_,
@@ -241,11 +249,6 @@ std::int64_t Daemon::sleep_ns() const noexcept {
 }
 
 bool Daemon::store_lost() noexcept {
-    const std::int64_t now = monotonic_ns();
-    if (pinged_ns_ != 0 && now - pinged_ns_ < ping_interval_ns) {
-        return false;
-    }
-    pinged_ns_ = now;
     const auto answer = store_->read("domid");
     return !answer && answer.error().code != ENOENT && answer.error().code != EACCES;
 }
@@ -283,7 +286,7 @@ nlohmann::json Daemon::execute(const nlohmann::json& request) {
     }
     if (command == "version") {
         return {{"version", UVIF_VERSION},
-                {"hypervisor", hypervisor_},
+                {"hypervisor", hypervisor_.description()},
                 {"loop", loop_->name()},
                 {"workers", workers_.size()}};
     }

@@ -8,6 +8,7 @@
 // bounded size (XSA-349).
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -35,15 +36,16 @@ public:
     Daemon& operator=(const Daemon&) = delete;
     ~Daemon();
 
-    /// Serves until stop(), or until the store is lost (an error).
-    Result<void> run();
+    /// Serves until stop(), or until the store is lost (an error). `on_alive` is called when every vif that was there
+    /// at the beginning has been looked at, and every few seconds from then on.
+    Result<void> run(const std::function<void()>& on_alive = [] {});
     /// From the control thread, for example a handler of the loop.
     void stop() noexcept { stopping_ = true; }
     [[nodiscard]] Loop& loop() noexcept { return *loop_; }
 
 private:
-    explicit Daemon(const Settings& settings) : settings_(settings) {}
-    Result<void> open(xen::Hypervisor& hypervisor, const std::string& control_path);
+    Daemon(xen::Hypervisor& hypervisor, const Settings& settings) : settings_(settings), hypervisor_(hypervisor) {}
+    Result<void> open(const std::string& control_path);
     void read_watches();
     void mark(const xen::WatchEvent& event);
     void rescan();
@@ -68,7 +70,7 @@ private:
 
     Settings settings_;
     bool stopping_ = false;
-    std::string hypervisor_;
+    xen::Hypervisor& hypervisor_;
     std::unique_ptr<Loop> loop_;
     std::unique_ptr<Mailbox> mailbox_;
     std::unique_ptr<xen::Store> store_;

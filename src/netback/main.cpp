@@ -3,6 +3,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <systemd/sd-daemon.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -118,7 +119,9 @@ Result<void> serve(Options& options, int signals) {
     if (auto added = (*daemon)->loop().add(signals, EPOLLIN, stop); !added) {
         return added;
     }
-    Result<void> served = (*daemon)->run();
+    // For systemd's Type=notify and WatchdogSec; without systemd these do nothing.
+    Result<void> served = (*daemon)->run([] { ::sd_notify(0, "READY=1\nWATCHDOG=1"); });
+    ::sd_notify(0, "STOPPING=1");
     (*daemon)->loop().remove(signals);
     return served;
 }

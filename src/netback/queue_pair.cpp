@@ -48,7 +48,7 @@ Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_por
     if (auto bound = bind(config); !bound) {
         return bound;
     }
-    auto tx = TxQueue::create(*tx_ring, config.domain, grants, *port_, config.strategy);
+    auto tx = TxQueue::create(*tx_ring, config.domain, grants, *port_, config.strategy, *config.credit);
     if (!tx) {
         return propagate(tx);
     }
@@ -149,6 +149,9 @@ bool QueuePair::arm() noexcept {
     set_interest((rx_->wants_packets() ? EPOLLIN : 0U) | (writable ? 0U : EPOLLOUT));
     // A port that holds up: the guest's requests wait in the ring, and news of more would be of no use.
     const bool tx_armed = !writable || tx_->arm();
+    if (tx_->resume_ns() != 0) {
+        worker_.wake_at(*this, tx_->resume_ns());
+    }
     const bool rx_armed = rx_->arm();
     return tx_armed && rx_armed;
 }

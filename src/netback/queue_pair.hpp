@@ -25,7 +25,8 @@ struct QueueConfig {
     QueueKeys keys;
     RxFeatures rx;
     FetchStrategy strategy = FetchStrategy::copy;
-    bool resumed = false;  ///< another daemon served these rings before: events may have been lost in between
+    TxCredit* credit = nullptr;  ///< of the vif, whose queues share it
+    bool resumed = false;        ///< another daemon served these rings before: events may have been lost in between
 };
 
 /// Both rings of one queue, connected: the task that a worker runs. Made, used and destroyed on its worker's

@@ -13,21 +13,22 @@ using ring::TxRequest;
 using ring::TxStatus;
 
 Result<std::unique_ptr<TxQueue>> TxQueue::create(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
-                                                 Port& port, FetchStrategy strategy) {
+                                                 Port& port, FetchStrategy strategy, TxCredit& credit) {
     auto buffers = BufferPool::create(packets_in_flight_max, limits::packet_length + 1);
     if (!buffers) {
         return propagate(buffers);
     }
-    return std::unique_ptr<TxQueue>(new TxQueue(ring, domain, grants, port, strategy, std::move(*buffers)));
+    return std::unique_ptr<TxQueue>(new TxQueue(ring, domain, grants, port, strategy, credit, std::move(*buffers)));
 }
 
 TxQueue::TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port,
-                 FetchStrategy strategy, BufferPool buffers)
+                 FetchStrategy strategy, TxCredit& credit, BufferPool buffers)
     : ring_(ring),
       domain_(domain),
       grants_(grants),
       port_(port),
       strategy_(strategy),
+      credit_(credit),
       packets_(packets_in_flight_max),
       buffers_(std::move(buffers)),
       regions_(grants) {
@@ -89,6 +90,7 @@ bool TxQueue::take() noexcept {
 
 void TxQueue::parse() noexcept {
     std::size_t bytes = 0;
+    resume_ns_ = 0;
     while (unparsed() != 0 && batch_count_ < packets_per_turn && bytes < bytes_per_turn && !free_packets_.empty()) {
         const auto rest = std::span<const ring::TxSlot>(slots_).subspan(slots_begin_, unparsed());
         const TxFrame frame = parse_tx_frame(rest);
@@ -102,6 +104,11 @@ void TxQueue::parse() noexcept {
                 owe_frame(slots_begin_, frame, TxStatus::error);
                 break;
             case TxFrame::Verdict::accept:
+                resume_ns_ = credit_.pay(frame.length);
+                if (resume_ns_ != 0) {
+                    ++counters_.held_back;
+                    return;
+                }
                 begin_packet(frame);
                 bytes += frame.length;
                 break;

@@ -32,6 +32,7 @@
 #include "grant/copy_batch.hpp"
 #include "grant/regions.hpp"
 #include "netback/counters.hpp"
+#include "netback/tx_credit.hpp"
 #include "netback/tx_parser.hpp"
 #include "packet/buffer_pool.hpp"
 #include "packet/packet.hpp"
@@ -48,7 +49,7 @@ class TxQueue {
 public:
     /// Allocates everything the queue will ever need. `ring` is mapped for as long as this lives.
     static Result<std::unique_ptr<TxQueue>> create(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
-                                                   Port& port, FetchStrategy strategy);
+                                                   Port& port, FetchStrategy strategy, TxCredit& credit);
     TxQueue(const TxQueue&) = delete;
     TxQueue& operator=(const TxQueue&) = delete;
     ~TxQueue() = default;
@@ -60,7 +61,9 @@ public:
     [[nodiscard]] Turn turn() noexcept;
 
     /// Before sleeping: asks for an event. False: there is work. Not to be called while the port holds up.
-    [[nodiscard]] bool arm() noexcept { return unparsed() == 0 && home_.empty() && ring_.arm(); }
+    [[nodiscard]] bool arm() noexcept { return home_.empty() && (resume_ns_ != 0 || (unparsed() == 0 && ring_.arm())); }
+    /// Not 0: the guest has used up its rate; what it sent waits in the ring for a turn at this moment.
+    [[nodiscard]] std::int64_t resume_ns() const noexcept { return resume_ns_; }
 
     /// Calls everything home from the port, lets go of the guest's pages, and answers what is owed: the next backend
     /// goes on from the answers (a rogue's ring is never touched again). True: the guest wants an event.
@@ -96,7 +99,7 @@ private:
     };
 
     TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port, FetchStrategy strategy,
-            BufferPool buffers);
+            TxCredit& credit, BufferPool buffers);
 
     [[nodiscard]] std::uint32_t unparsed() const noexcept { return slots_end_ - slots_begin_; }
     bool take() noexcept;
@@ -133,6 +136,8 @@ private:
     xen::GrantTable& grants_;
     Port& port_;
     FetchStrategy strategy_;
+    TxCredit& credit_;
+    std::int64_t resume_ns_ = 0;
     Rogue rogue_ = Rogue::none;
 
     // Requests taken and not yet parsed: [slots_begin_, slots_end_).

@@ -31,6 +31,7 @@ Vif::~Vif() {
 
 bool Vif::evaluate() {
     identify();
+    follow_rate();
     for (unsigned steps = 0; steps < limits::backend_steps; ++steps) {
         const auto view = look();
         if (!view) {
@@ -70,7 +71,7 @@ void Vif::end() {
         log(budget_, LogLevel::info, "{}: removed", name_);
     }
     device_ = {};
-    prepared_ = unusable_ = broken_ = false;
+    prepared_ = unusable_ = broken_ = hotplug_failed_ = false;
 }
 
 /// Without a frontend's folder there is nothing to follow, and nobody to whom a state would mean anything.
@@ -87,6 +88,26 @@ void Vif::identify() {
     const auto state = around_.store.read(backend_ + "/state");
     if (keys.error().code == EINVAL && state && xen::parse_xenbus_state(*state) != XenbusState::closed) {
         give_up(keys.error());
+    }
+}
+
+/// The toolstack's limit, which it may change at any time.
+void Vif::follow_rate() {
+    std::string text = around_.store.read(backend_ + "/rate").value_or("");
+    if (text == rate_) {
+        return;
+    }
+    rate_ = std::move(text);
+    const auto rate = parse_rate(rate_);
+    if (!rate && !rate_.empty()) {
+        log(budget_, LogLevel::warning,
+            "{}: {}/rate is {}, expected BYTES,MICROSECONDS: the guest may send without limit", name_, backend_,
+            xen::quote_value(rate_));
+    }
+    credit_.set(rate.value_or(TxCredit::Rate{}));
+    // Those that wait for credit do so by the old price.
+    for (const PlacedQueue& placed : queues_) {
+        placed.worker->run([&placed] { placed.worker->activate(*placed.queue); });
     }
 }
 
@@ -112,6 +133,12 @@ std::optional<BackendView> Vif::look() {
     view.frontend = xen::parse_xenbus_state(frontend.value_or(""));
     const auto hotplug = text(backend_ + "/hotplug-status");
     view.hotplug = hotplug ? xen::parse_hotplug(*hotplug) : xen::Hotplug::absent;
+    if (view.hotplug == xen::Hotplug::error && !std::exchange(hotplug_failed_, true)) {
+        report(
+            {EIO, fmt::format("the hotplug script failed: {}; see its log in /var/log/xen, and `bridge` and `script` "
+                              "of the vif",
+                              xen::quote_value(text(backend_ + "/hotplug-error").value_or("")))});
+    }
     view.attached = attached_;
     view.broken = broken_;
     if (!answered) {
@@ -267,6 +294,7 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
     config.keys = keys.queues[index];
     config.rx = keys.rx;
     config.strategy = around_.settings.strategy;
+    config.credit = &credit_;
     config.resumed = resumed;
     const auto make_port = [this, index](Loop& loop) -> Result<std::unique_ptr<Port>> {
         if (tap_) {
@@ -349,6 +377,7 @@ nlohmann::json Vif::describe() const {
     json["frontend_state"] = to_string(frontend_state_);
     json["queues"] = queues_.size();
     json["strategy"] = around_.settings.strategy == FetchStrategy::map ? "map" : "copy";
+    json["rate"] = rate_;
     json["error"] = last_error_;
     return json;
 }

@@ -71,6 +71,7 @@ private:
     };
 
     void identify();
+    void follow_rate();
     [[nodiscard]] std::optional<xen::BackendView> look();
     void take(const xen::BackendView& view, const xen::BackendStep& step);
     void write_state(xen::XenbusState from, xen::XenbusState to);
@@ -89,6 +90,8 @@ private:
     std::string name_;     ///< vif<domid>.<handle>, for the log
     std::string backend_;  ///< folder, relative to our own domain's
     DeviceKeys device_;
+    TxCredit credit_;
+    std::string rate_;                ///< the key's text that credit_ goes by; empty: without limit
     std::unique_ptr<TapDevice> tap_;  ///< none with a memory port
     std::vector<PlacedQueue> queues_;
     std::uint64_t connection_ = 0;  ///< counts connects: a message about an earlier one is stale
@@ -98,7 +101,8 @@ private:
     bool prepared_ = false;
     bool attached_ = false;
     bool broken_ = false;
-    bool unusable_ = false;  ///< its own folder is wrong, or it can have no interface: waits to be taken away
+    bool hotplug_failed_ = false;  ///< and that was reported
+    bool unusable_ = false;        ///< its own folder is wrong, or it can have no interface: waits to be taken away
     std::int64_t closing_since_ns_ = 0;  ///< 0: not waiting for the frontend to close
     bool overdue_ = false;               ///< it has waited for long, and whatever comes of that was done
     std::string last_error_;

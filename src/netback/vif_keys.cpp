@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <utility>
 
 #include "runtime/limits.hpp"
@@ -174,6 +175,18 @@ Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backen
     auto keys = read_device_keys(store, backend, guest, handle, *t);
     store.abort(*t);  // nothing was changed
     return keys;
+}
+
+std::optional<TxCredit::Rate> parse_rate(std::string_view text) noexcept {
+    TxCredit::Rate rate;
+    const char* const end = text.data() + text.size();
+    const auto bytes = std::from_chars(text.data(), end, rate.bytes);
+    if (bytes.ec != std::errc{} || bytes.ptr == end || *bytes.ptr != ',') {
+        return std::nullopt;
+    }
+    const auto interval = std::from_chars(bytes.ptr + 1, end, rate.interval_us);
+    const bool whole = interval.ec == std::errc{} && interval.ptr == end;
+    return whole && rate.bytes != 0 && rate.interval_us != 0 ? std::optional(rate) : std::nullopt;
 }
 
 Result<GuestKeys> read_guest_keys(xen::Store& store, const std::string& frontend, std::uint32_t max_queues) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "netback/queue_pair.hpp"
@@ -26,6 +27,9 @@ struct DeviceKeys {
 /// All of one moment. Errors: EINVAL for a key that is missing or wrong; ESTALE when the folder itself is gone.
 Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backend, xen::DomainId guest,
                                     std::uint32_t handle);
+
+/// The toolstack's `rate`, "BYTES,MICROSECONDS"; nothing when `text` is no such thing, or one of them is 0.
+std::optional<TxCredit::Rate> parse_rate(std::string_view text) noexcept;
 
 /// From the frontend's folder, once it is Connected.
 struct GuestKeys {

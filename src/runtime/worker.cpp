@@ -95,9 +95,41 @@ void Worker::remove(Task& task) noexcept {
 }
 
 void Worker::activate(Task& task) noexcept {
+    task.wake_ns_ = 0;
     if (!std::exchange(task.active_, true)) {
         active_.push_back(&task);
     }
+}
+
+void Worker::wake_at(Task& task, std::int64_t when_ns) noexcept {
+    task.wake_ns_ = when_ns;
+    next_wake_ns_ = next_wake_ns_ == 0 ? when_ns : std::min(next_wake_ns_, when_ns);
+}
+
+void Worker::wake_overdue() noexcept {
+    const std::int64_t now = monotonic_ns();
+    if (now < next_wake_ns_) {
+        return;
+    }
+    next_wake_ns_ = 0;
+    for (Task* task : tasks_) {
+        if (task->wake_ns_ != 0 && task->wake_ns_ <= now) {
+            activate(*task);
+        } else if (task->wake_ns_ != 0) {
+            wake_at(*task, task->wake_ns_);
+        }
+    }
+}
+
+/// All waiting goes through here, so that tasks are woken in time also while others are busy.
+void Worker::wait(std::int64_t timeout_ns) noexcept {
+    if (next_wake_ns_ == 0) {
+        loop_->wait(timeout_ns);
+        return;
+    }
+    const std::int64_t left_ns = std::max<std::int64_t>(0, next_wake_ns_ - monotonic_ns());
+    loop_->wait(timeout_ns < 0 ? left_ns : std::min(timeout_ns, left_ns));
+    wake_overdue();
 }
 
 Result<xen::EventPort> Worker::bind(xen::DomainId domain, xen::EventPort remote, Task& task) {
@@ -144,14 +176,14 @@ void Worker::step(std::int64_t sleep_ns) noexcept {
             spin_ns_ = std::min(spin_max_ns_, 2 * spin_ns_);  // it paid to spin
         }
         if (++turns_ % turns_per_poll == 0) {
-            loop_->wait(0);
+            wait(0);
         }
         return;
     }
     if (!active_.empty() && keep_spinning()) {
         relax();
         if (++turns_ % turns_per_poll == 0) {
-            loop_->wait(0);
+            wait(0);
         }
         return;
     }
@@ -197,7 +229,7 @@ void Worker::sleep(std::int64_t sleep_ns) noexcept {
     }
     active_.resize(awake);
     idle_since_ns_ = 0;
-    loop_->wait(awake == 0 && !mailbox_->maybe_nonempty() ? sleep_ns : 0);
+    wait(awake == 0 && !mailbox_->maybe_nonempty() ? sleep_ns : 0);
 }
 
 }  // namespace uvif

@@ -43,6 +43,7 @@ public:
 private:
     friend class Worker;
     bool active_ = false;
+    std::int64_t wake_ns_ = 0;  ///< 0: nothing but an event wakes it
 };
 
 class Worker final : private ReadyHandler {
@@ -72,6 +73,10 @@ public:
     /// The task gets turns until it can sleep.
     void activate(Task& task) noexcept;
 
+    /// A task that is about to sleep gets turns again at this moment of the monotonic clock, if nothing wakes it
+    /// before.
+    void wake_at(Task& task, std::int64_t when_ns) noexcept;
+
     /// Binds an event channel whose events wake `task`.
     Result<xen::EventPort> bind(xen::DomainId domain, xen::EventPort remote, Task& task);
     void unbind(xen::EventPort port) noexcept;
@@ -95,6 +100,8 @@ private:
     bool turn_tasks() noexcept;
     bool keep_spinning() noexcept;
     void sleep(std::int64_t sleep_ns) noexcept;
+    void wait(std::int64_t timeout_ns) noexcept;
+    void wake_overdue() noexcept;
 
     /// Runs the messages. Also for the sake of the eventfd, which may be set after its message was already run.
     struct MailboxHandler final : ReadyHandler {
@@ -112,6 +119,8 @@ private:
     std::vector<Task*> active_;
     std::unordered_map<std::uint32_t, Task*> task_of_port_;
     std::vector<xen::EventPort> masked_;  // fired, and not unmasked yet
+
+    std::int64_t next_wake_ns_ = 0;  // no task's is earlier; 0: none has one
 
     std::int64_t spin_max_ns_ = 0;
     std::int64_t spin_ns_ = 0;

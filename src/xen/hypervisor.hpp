@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -30,6 +31,14 @@ public:
     virtual Result<std::unique_ptr<GrantAllocator>> open_grant_allocator() = 0;
     virtual Result<std::unique_ptr<EventChannels>> open_event_channels() = 0;
     virtual Result<std::unique_ptr<Store>> open_store() = 0;
+
+    /// Whether a backend in this domain's kernel would serve every new vif: then none of ours can (EBUSY, with the
+    /// remedy).
+    [[nodiscard]] virtual Result<void> check_no_other_netback() const { return {}; }
+    /// Whether a backend in the kernel serves this one.
+    [[nodiscard]] virtual bool other_netback_serves(DomainId /*guest*/, std::uint32_t /*handle*/) const {
+        return false;
+    }
 };
 
 /// `choice` is the text of --hypervisor: "real", "emulated:SOCKET" (a domain's socket of a running

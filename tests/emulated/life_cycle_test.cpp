@@ -243,11 +243,15 @@ TEST_P(HotplugTest, ConnectsOnlyAfterTheScript) {
 }
 
 TEST_P(HotplugTest, StaysAwayFromAScriptThatFailed) {
-    host_->attach(domain_, script("xenstore-write \"/local/domain/0/$XENBUS_PATH/hotplug-status\" error"));
+    host_->attach(domain_, script("xenstore-write \"/local/domain/0/$XENBUS_PATH/hotplug-error\" 'no such bridge' "
+                                  "\"/local/domain/0/$XENBUS_PATH/hotplug-status\" error"));
     RawGuest guest(*host_, domain_);
     guest.connect();
     EXPECT_TRUE(daemon_sees("Connected"));
     EXPECT_EQ(host_->read(backend() + "/state"), "2");
+    EXPECT_THAT(host_->read(Host::error_key(domain_)).value_or(""),
+                HasSubstr("hotplug script failed: \"no such bridge\""));
+    EXPECT_THAT(host_->log(), HasSubstr("no such bridge"));
     host_->destroy(domain_);
 }
 

@@ -49,9 +49,10 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy) 
     std::byte* const tx_page = map_ring(guest, *grants, guest.tx_ring_ref, rings[0]);
     std::byte* const rx_page = map_ring(guest, *grants, guest.rx_ring_ref, rings[1]);
     test::FakePort port;
+    netback::TxCredit credit;
     {
-        auto tx =
-            std::move(*netback::TxQueue::create(*ring::TxBackRing::attach(tx_page), guest.id, *grants, port, strategy));
+        auto tx = std::move(
+            *netback::TxQueue::create(*ring::TxBackRing::attach(tx_page), guest.id, *grants, port, strategy, credit));
         auto rx =
             std::move(*netback::RxQueue::create(*ring::RxBackRing::attach(rx_page), guest.id, *grants, port,
                                                 {.scatter_gather = true, .gso_v4 = true, .announces_buffers = true}));

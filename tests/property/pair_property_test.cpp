@@ -61,6 +61,7 @@ public:
                      .gso_v6 = true,
                      .announces_buffers = true};
         config.strategy = setup.strategy;
+        config.credit = &credit;
         auto owned = std::make_unique<test::FakePort>();
         port = owned.get();
         port->ready.reset(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
@@ -177,6 +178,7 @@ public:
     std::unique_ptr<xen::GrantAllocator> grants;
     test::FakePort* port = nullptr;  // owned by the backend's queue
     std::unique_ptr<netfront::Queue::Impl> front;
+    netback::TxCredit credit;
     std::unique_ptr<Worker> worker;
     std::unique_ptr<netback::QueuePair> back;
     bool rogue = false;

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "xen/real/kernel_netback.hpp"
 #include "xen/real/real_event_channels.hpp"
 #include "xen/real/real_grant_allocator.hpp"
 #include "xen/real/real_grant_table.hpp"
@@ -21,6 +22,13 @@ public:
     Result<std::unique_ptr<GrantAllocator>> open_grant_allocator() override { return open_real_grant_allocator(); }
     Result<std::unique_ptr<EventChannels>> open_event_channels() override { return open_real_event_channels(); }
     Result<std::unique_ptr<Store>> open_store() override { return open_libxenstore({}); }
+    [[nodiscard]] Result<void> check_no_other_netback() const override { return kernel_netback_.check_absent(); }
+    [[nodiscard]] bool other_netback_serves(DomainId guest, std::uint32_t handle) const override {
+        return kernel_netback_.serves(guest, handle);
+    }
+
+private:
+    KernelNetback kernel_netback_;
 };
 
 bool exists(const char* path) noexcept {

@@ -37,7 +37,7 @@ struct Backend {
         std::array<std::byte*, 1> page{};
         EXPECT_EQ(grants->map(guest.id, std::array{guest.tx_ring_ref}, xen::Access::read_write, page, ring_mapping), 0);
         auto ring = ring::TxBackRing::attach(page[0]);
-        queue = std::move(*TxQueue::create(*ring, guest.id, *grants, port, strategy));
+        queue = std::move(*TxQueue::create(*ring, guest.id, *grants, port, strategy, credit));
     }
     ~Backend() {
         (void)queue->abandon();
@@ -56,6 +56,7 @@ struct Backend {
     std::unique_ptr<xen::GrantTable> grants;
     xen::MappingId ring_mapping;
     FakePort port;
+    TxCredit credit;
     std::unique_ptr<TxQueue> queue;
 };
 
@@ -205,6 +206,28 @@ TEST_P(TxQueueTest, MappedPagesAreAnsweredWhenThePortIsDone) {
     EXPECT_EQ(backend.queue->in_flight(), 0U);
     EXPECT_EQ(backend.queue->mapped_regions(), 0U);
     EXPECT_EQ(backend.port.sent, sender.expected);
+}
+
+TEST_P(TxQueueTest, WhatIsBeyondTheRateWaits) {
+    Backend backend(guest, GetParam());
+    backend.credit.set({1, 1'000'000});  // after the first burst, a byte a second
+    for (int i = 0; i < 90; ++i) {
+        sender.put({1500});
+    }
+    (void)guest.tx.push_and_check_notify();
+    backend.run();
+    constexpr std::size_t burst = TxCredit::burst_min / 1500;
+    EXPECT_EQ(backend.port.sent.size(), burst);
+    EXPECT_EQ(sender.answers().size(), burst);
+    EXPECT_GT(backend.queue->resume_ns(), monotonic_ns());
+    EXPECT_TRUE(backend.queue->arm()) << "it may sleep, though there are requests";
+    EXPECT_GT(backend.queue->counters().held_back, 0U);
+
+    backend.credit.set({});
+    backend.run();
+    EXPECT_EQ(backend.queue->resume_ns(), 0);
+    EXPECT_EQ(backend.port.sent, sender.expected);
+    EXPECT_EQ(sender.answers().size(), 90 - burst);
 }
 
 TEST_P(TxQueueTest, AbandonLetsGoOfEverything) {
