@@ -10,13 +10,14 @@
 #include <cerrno>
 #include <cstring>
 
+#include "runtime/describe_error.hpp"
+
 namespace uvif::xen {
 
 Result<UniqueFd> duplicate(int fd) {
     const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (copy < 0) {
-        return fail(errno, fmt::format("cannot duplicate a file descriptor: {} (raise the open file limit)",
-                                       std::strerror(errno)));
+        return fail(errno, fmt::format("cannot duplicate a file descriptor: {}", describe_error(errno)));
     }
     return UniqueFd(copy);
 }
@@ -31,7 +32,7 @@ Result<MemoryMap> MemoryMap::map(int fd, std::size_t offset, std::size_t length,
     const int flags = protection == Protection::read_only ? PROT_READ : PROT_READ | PROT_WRITE;
     void* base = ::mmap(nullptr, length, flags, MAP_SHARED, fd, static_cast<off_t>(offset));
     if (base == MAP_FAILED) {
-        return fail(errno, fmt::format("cannot map {} octets of a domain's memory: {}", length, std::strerror(errno)));
+        return fail(errno, fmt::format("cannot map {} octets of a domain's memory: {}", length, describe_error(errno)));
     }
     return MemoryMap(static_cast<std::byte*>(base), length);
 }
