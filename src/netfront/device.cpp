@@ -9,9 +9,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 
 #include "runtime/clock.hpp"
+#include "runtime/describe_error.hpp"
 #include "runtime/limits.hpp"
 #include "runtime/printable.hpp"
 #include "xen/store_path.hpp"
@@ -95,7 +95,7 @@ Result<void> Device::Impl::open() {
         epoll_event event{.events = EPOLLIN, .data = {.fd = fd}};
         if (::epoll_ctl(poll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
             const int error = errno;
-            return fail(error, fmt::format("cannot watch for xenstore events: {}", std::strerror(error)));
+            return fail(error, fmt::format("cannot watch for xenstore events: {}", describe_error(error)));
         }
     }
     for (const std::string& path :

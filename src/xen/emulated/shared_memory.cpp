@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
 #include "runtime/describe_error.hpp"
 
@@ -41,7 +40,7 @@ Result<UniqueFd> create_shared_memory(const char* name, std::size_t length) {
     UniqueFd memory(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (!memory || ::ftruncate(memory.get(), static_cast<off_t>(length)) != 0 ||
         ::fcntl(memory.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-        return fail(errno, fmt::format("cannot make {} octets of shared memory: {}", length, std::strerror(errno)));
+        return fail(errno, fmt::format("cannot make {} octets of shared memory: {}", length, describe_error(errno)));
     }
     return memory;
 }
