@@ -269,11 +269,11 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
     config.strategy = around_.settings.strategy;
     config.resumed = resumed;
     if (index == 0) {  // an interface is lost to all queues at once
-        config.on_port_failed = [this] {
+        config.on_port_failed = [this, interface = device_.interface] {
             log(budget_, LogLevel::warning,
-                "{}: the interface {} was deleted: the guest has no network until it "
-                "connects again, which makes the interface anew",
-                name_, device_.interface);
+                "{}: the interface {} was deleted: the guest has no network until it connects again, which makes the "
+                "interface anew",
+                name_, interface);
         };
     }
     const auto make_port = [this, index](Loop& loop) -> Result<std::unique_ptr<Port>> {
