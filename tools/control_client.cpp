@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 
@@ -10,6 +11,8 @@
 #include <cerrno>
 #include <cstring>
 #include <utility>
+
+#include "runtime/printable.hpp"
 
 namespace uvif::tools {
 namespace {
@@ -34,7 +37,8 @@ std::string reason(int error) {
 }
 
 std::unexpected<Error> connection_error(const std::string& path, int error) {
-    return fail(error == EAGAIN ? ETIMEDOUT : error, fmt::format("control socket {}: {}", path, reason(error)));
+    return fail(error == EAGAIN ? ETIMEDOUT : error,
+                fmt::format("control socket {}: {}", printable(path, limits::log_line / 4), reason(error)));
 }
 
 }  // namespace
@@ -43,7 +47,14 @@ Result<ControlClient> ControlClient::connect(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     if (path.size() >= sizeof(address.sun_path)) {
-        return connection_error(path, ENAMETOOLONG);
+        return fail(ENAMETOOLONG, fmt::format("the control socket {} is longer than the {} octets that a Unix socket "
+                                              "allows: give a shorter --control",
+                                              printable(path), sizeof(address.sun_path) - 1));
+    }
+    struct stat there{};
+    if (::stat(path.c_str(), &there) == 0 && !S_ISSOCK(there.st_mode)) {
+        return fail(ENOTSOCK, fmt::format("{} is no socket: give the --control path that uvif-netback was given",
+                                          printable(path)));
     }
     std::memcpy(address.sun_path, path.data(), path.size());
     UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));

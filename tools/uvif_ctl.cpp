@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdio>
+#include <cerrno>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -11,9 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include "cli/program.hpp"
 #include "control_client.hpp"
 #include "netback/counters.hpp"
 #include "netback/instance.hpp"
+#include "xen/hypervisor.hpp"
 
 namespace {
 
@@ -93,15 +94,6 @@ void print_counters(const json& counters, bool zeros) {
     }
 }
 
-std::uint64_t drops_of(const json& counters) {
-    std::uint64_t sum =
-        counters.at("port_dropped").get<std::uint64_t>() + counters.at("port_receive_dropped").get<std::uint64_t>();
-    for (const auto& [name, value] : counters.items()) {
-        sum += name.find("_drop_") != std::string::npos ? value.get<std::uint64_t>() : 0;
-    }
-    return sum;
-}
-
 void print_vif(const json& vif) {
     for (const auto& [name, value] : vif.items()) {
         if (!value.is_structured() && plain(value) != "") {
@@ -116,7 +108,8 @@ void print_vif(const json& vif) {
              {"tx_packets", "tx_bytes", "tx_notifications", "rx_packets", "rx_bytes", "rx_notifications"}) {
             row.push_back(plain(queue.at(name)));
         }
-        row.push_back(std::to_string(drops_of(queue)));
+        row.push_back(
+            std::to_string(queue.at("tx_drops").get<std::uint64_t>() + queue.at("rx_drops").get<std::uint64_t>()));
         rows.push_back(std::move(row));
     }
     if (rows.size() > 1) {
@@ -128,6 +121,11 @@ Result<json> ask(const Options& options, const std::string& command) {
     std::string hypervisor = options.hypervisor;
     if (const char* set = std::getenv("UVIF_HYPERVISOR"); hypervisor.empty() && set != nullptr) {
         hypervisor = set;
+    }
+    if (!hypervisor.empty()) {
+        if (auto checked = xen::check_hypervisor(hypervisor); !checked) {
+            return propagate(checked);
+        }
     }
     auto client = tools::ControlClient::connect(options.control.empty() ? netback::Instance::control_path(hypervisor)
                                                                         : options.control);
@@ -173,23 +171,26 @@ int main(int argc, char** argv) {
                    "default: $UVIF_HYPERVISOR, else real Xen");
     app.add_flag("-J,--json", options.as_json, "print the daemon's answer as JSON");
     app.add_subcommand("list", "the vifs, one a line");
-    app.add_subcommand("show", "one vif and its queues")
-        ->add_option("VIF", options.vif, "name, as `list` shows it")
-        ->required();
+    const CLI::Validator is_name(
+        [](const std::string& name) {
+            return name.empty() || name.size() > 64 ? "no vif has such a name: `uvif-ctl list` shows those there are"
+                                                    : "";
+        },
+        "");
+    const auto add_vif = [&](CLI::App& command) {
+        command.add_option("VIF", options.vif, "name, as `list` shows it")->required()->check(is_name);
+    };
+    add_vif(*app.add_subcommand("show", "one vif and its queues"));
     CLI::App* stats = app.add_subcommand("stats", "the counters of one vif, all queues together");
-    stats->add_option("VIF", options.vif, "name, as `list` shows it")->required();
+    add_vif(*stats);
     stats->add_flag("-a,--all", options.zeros, "also counters that are 0");
     app.add_subcommand("version", "version, hypervisor and event loop of the daemon");
-    CLI11_PARSE(app, argc, argv);
-    try {
-        if (auto done = run(options, app.get_subcommands().front()->get_name()); !done) {
-            fmt::print(stderr, "uvif-ctl: {}\n", done.error().message);
-            return 1;
+    return cli::run(app, argc, argv, [&]() -> Result<void> {
+        try {
+            return run(options, app.get_subcommands().front()->get_name());
+        } catch (const json::exception& error) {
+            // A daemon of another version, whose answers lack what this one looks for.
+            return fail(EPROTO, fmt::format("the daemon's answer is not understood ({}); use -J", error.what()));
         }
-    } catch (const std::exception& error) {
-        // A daemon of another version, whose answers lack what this one looks for.
-        fmt::print(stderr, "uvif-ctl: the daemon's answer is not understood ({}); use -J\n", error.what());
-        return 1;
-    }
-    return 0;
+    });
 }

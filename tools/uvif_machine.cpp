@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include "cli/options.hpp"
+#include "cli/program.hpp"
 #include "xen/emulated/admin.hpp"
 #include "xen/emulated/local_store.hpp"
 #include "xen/emulated/server.hpp"
@@ -91,15 +93,6 @@ void allow_many_files() {
     }
 }
 
-Result<void> tell_ready(int fd) {
-    constexpr std::string_view text = "ready\n";
-    if (::write(fd, text.data(), text.size()) < 0) {
-        return fail(errno, fmt::format("cannot write to the --ready-fd {}: {}", fd, std::strerror(errno)));
-    }
-    ::close(fd);
-    return {};
-}
-
 /// Sockets that a machine left behind which was killed. Only those: the directory may be one of the user's.
 void remove_stale_sockets(const std::string& directory) {
     std::error_code ignored;
@@ -142,10 +135,8 @@ Result<void> start(const Options& options) {
     if (!server) {
         return propagate(server);
     }
-    if (options.ready_fd >= 0) {
-        if (auto told = tell_ready(options.ready_fd); !told) {
-            return told;
-        }
+    if (auto told = cli::tell_ready(options.ready_fd, "ready\n"); !told) {
+        return told;
     }
     return (*server)->run(stop_fd->get());
 }
@@ -300,24 +291,27 @@ Result<void> stop(const Options&, Connections& host) {
 
 using Command = Result<void> (*)(const Options&, Connections&);
 
-int run(const Options& options, Command command) {
-    Result<void> done;
+Result<void> run(const Options& options, Command command) {
     if (command == nullptr) {
-        done = start(options);
-    } else {
-        auto host = Connections::open(options.directory);
-        done = host ? command(options, **host) : propagate(host);
+        return start(options);
     }
-    if (!done) {
-        warn(done.error());
-        return 1;
-    }
-    return 0;
+    auto host = Connections::open(options.directory);
+    return host ? command(options, **host) : propagate(host);
+}
+
+/// A name is a node's value, a line of `list`, and a word in scripts.
+std::string object_to_name(const std::string& name) {
+    const bool fits = !name.empty() && name.size() <= 64 && name.find('/') == std::string::npos &&
+                      std::ranges::all_of(name, [](char c) { return c > ' ' && c <= '~'; });
+    return fits ? "" : "a name has 1 to 64 printable characters, none of them a space or a slash";
 }
 
 CLI::App* add_command(CLI::App& app, Options& options, const char* name, const char* description) {
     CLI::App* command = app.add_subcommand(name, description);
-    command->add_option("DIR", options.directory, "directory of the machine")->required();
+    const auto object = [](const std::string& path) { return path.empty() ? "the path of a directory is needed" : ""; };
+    command->add_option("DIR", options.directory, "directory of the machine")
+        ->required()
+        ->check(CLI::Validator(object, ""));
     return command;
 }
 
@@ -333,12 +327,13 @@ int main(int argc, char** argv) {
                             "let every grant operation and notification cost a real system call");
     start_command
         ->add_option("--gntalloc-limit", options.machine.gntalloc_limit, "pages that a domain can share at a time")
+        ->check(cli::whole_number(0, UINT32_MAX))
         ->capture_default_str();
-    start_command->add_option("--ready-fd", options.ready_fd, "where to write a line once the machine serves");
+    cli::add_ready_fd(*start_command, options.ready_fd, "descriptor to write a line to once the machine serves");
 
     std::vector<std::pair<CLI::App*, Command>> commands{{start_command, nullptr}};
     CLI::App* create_command = add_command(app, options, "create", "make a domain and print its id");
-    create_command->add_option("--name", options.name, "name of the domain");
+    create_command->add_option("--name", options.name, "name of the domain")->check(CLI::Validator(object_to_name, ""));
     create_command->add_flag("--driver-domain", options.driver_domain, "the domain is to serve backends");
     commands.emplace_back(create_command, create);
 
@@ -347,30 +342,23 @@ int main(int argc, char** argv) {
     commands.emplace_back(add_command(app, options, "detach", "take a vif away from a domain"), detach);
     for (const auto& [command, function] : commands) {
         if (function == destroy || function == attach || function == detach) {
-            command->add_option("DOMID", options.domain, "the domain")->required();
+            command->add_option("DOMID", options.domain, "the domain")
+                ->required()
+                ->check(cli::whole_number(0, first_reserved_domain_id - 1));
         }
         if (function == attach) {
             command->add_option("VIF", options.vif, "key=value,... as in xl's vif list");
         }
         if (function == detach) {
-            command->add_option("DEVID", options.devid, "the vif")->required();
+            command->add_option("DEVID", options.devid, "the vif")->required()->check(cli::whole_number(0, UINT32_MAX));
         }
     }
     commands.emplace_back(add_command(app, options, "list", "show domains, vifs, and what is in use"), list);
     commands.back().first->add_flag("-J,--json", options.json, "print JSON");
     commands.emplace_back(add_command(app, options, "stop", "end the machine"), stop);
 
-    try {
-        app.parse(argc, argv);
-        for (const auto& [command, function] : commands) {
-            if (command->parsed()) {
-                return run(options, function);
-            }
-        }
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error);
-    } catch (const std::exception& error) {
-        fmt::print(stderr, "uvif-machine: {}\n", error.what());
-    }
-    return 1;
+    return cli::run(app, argc, argv, [&] {
+        const auto chosen = std::ranges::find_if(commands, [](const auto& entry) { return entry.first->parsed(); });
+        return run(options, chosen->second);
+    });
 }

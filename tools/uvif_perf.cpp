@@ -12,7 +12,6 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -26,6 +25,8 @@
 #include <thread>
 #include <utility>
 
+#include "cli/options.hpp"
+#include "cli/program.hpp"
 #include "runtime/clock.hpp"
 #include "runtime/unique_fd.hpp"
 #include "uvif/netfront.hpp"
@@ -41,6 +42,8 @@ namespace {
 /// Shortest and longest packet: an Ethernet frame without its checksum, and what netif.h can say.
 constexpr unsigned size_min = 60;
 constexpr unsigned size_max = 65535;
+/// How long a backend that is being restarted may be away.
+constexpr std::int64_t restart_patience_ns = 10 * ns_per_s;
 
 /// Which Range does not ask: nothing compares with what is none.
 const CLI::Validator is_number(
@@ -57,10 +60,10 @@ void declare_test(CLI::App& app, Options& options) {
     app.add_flag("--latency", options.latency, "with --echo: one packet under way, and its round trip times")
         ->needs(echo);
     app.add_option("-l,--size", options.size, "octets of a packet, Ethernet header included")
-        ->check(CLI::Range(size_min, size_max))
+        ->check(cli::whole_number(size_min, size_max))
         ->capture_default_str();
     app.add_option("--queues", options.queues, "queue pairs, a thread for each")
-        ->check(CLI::Range(1U, 64U))
+        ->check(cli::whole_number(1, 64))
         ->capture_default_str();
     app.add_option("-t,--time", options.time_s, "seconds to measure")
         ->check(CLI::Range(0.01, 1e6) & is_number)
@@ -72,7 +75,7 @@ void declare_test(CLI::App& app, Options& options) {
         ->check(CLI::Range(0.0, 1e6) & is_number)
         ->capture_default_str();
     app.add_option("--spin-us", options.spin_us, "how long a side spins before it sleeps, in microseconds")
-        ->check(CLI::Range(0U, 1000000U))
+        ->check(cli::whole_number(0, 1000000))
         ->capture_default_str();
     app.add_flag("--split,!--no-split", options.split, "an event channel for each direction (the default), or one");
     app.add_flag("-J,--json", options.json, "print one JSON object at the end");
@@ -83,7 +86,8 @@ void declare_ends(CLI::App& app, Options& options) {
         app.add_option("--hypervisor", options.hypervisor,
                        "real, or emulated:SOCKET (a guest's socket of uvif-machine); default: $UVIF_HYPERVISOR, else "
                        "real Xen");
-    auto* device = app.add_option("--device", options.device, "device id of the vif; default: the first that is free");
+    auto* device = app.add_option("--device", options.device, "device id of the vif; default: the first that is free")
+                       ->check(cli::whole_number(0, UINT32_MAX));
     auto* control = app.add_option("--control", options.control,
                                    "control socket of the backend; default: where uvif-netback listens by itself");
     auto* self = app.add_flag("--self", options.self,
@@ -117,7 +121,8 @@ public:
 private:
     Result<void> make_machine();
     Result<void> connect();
-    Result<Sample> sample();
+    Sample sample();
+    void ask_backend(Sample& sample);
     Result<Wakeup> wait_until(std::int64_t deadline_ns);
     Result<Wakeup> phase(double length_s, bool omitted, Sample& last, const Sample& begin);
     [[nodiscard]] std::string why_lost() const;
@@ -128,6 +133,9 @@ private:
     std::unique_ptr<OwnMachine> machine_;
     std::unique_ptr<netfront::Device> device_;
     std::optional<Backend> backend_;
+    pid_t daemon_ = 0;  // that answered last
+    std::string lost_;  // why the backend does not answer; empty: it does
+    std::int64_t lost_since_ns_ = 0;
     std::unique_ptr<Traffic> traffic_;
     std::optional<Report> report_;
 };
@@ -166,6 +174,7 @@ Result<void> Run::connect() {
     config.device = options_.device;
     config.queues = options_.queues;
     config.split_event_channels = options_.split;
+    config.cancel_fd = signals_;
     auto device = netfront::Device::connect(config);
     if (!device) {
         return propagate(device);
@@ -210,15 +219,38 @@ Result<void> Run::prepare() {
     return {};
 }
 
-Result<Sample> Run::sample() {
+/// A daemon that is restarted takes up the rings, so the run goes on meanwhile; it is only looked for anew.
+void Run::ask_backend(Sample& sample) {
+    auto counters = backend_->counters();
+    if (!counters) {
+        if (auto found = Backend::find(options_.hypervisor, device_->id(), options_.control)) {
+            *backend_ = std::move(*found);
+            counters = backend_->counters();
+        }
+    }
+    if (!counters) {
+        if (lost_.empty()) {
+            lost_ = fmt::format("lost sight of the backend: {}", counters.error().message);
+            lost_since_ns_ = monotonic_ns();
+            report_->note(lost_);
+        }
+        return;
+    }
+    if (daemon_ != 0 && daemon_ != counters->daemon) {
+        report_->note(
+            "the backend was restarted and counts anew: figures across that lack its part, and TX is counted by its "
+            "answers there");
+    }
+    daemon_ = counters->daemon;
+    lost_.clear();
+    sample.backend = *counters;
+    sample.backend_cpu_ns = backend_->cpu_ns();
+}
+
+Sample Run::sample() {
     Sample sample;
     if (backend_) {
-        auto counters = backend_->counters();
-        if (!counters) {
-            return fail(counters.error().code, fmt::format("lost sight of the backend: {}", counters.error().message));
-        }
-        sample.backend = *counters;
-        sample.backend_cpu_ns = backend_->cpu_ns();
+        ask_backend(sample);
     }
     sample.guest = traffic_->counters();
     rusage used{};
@@ -272,14 +304,15 @@ Result<Wakeup> Run::phase(double length_s, bool omitted, Sample& last, const Sam
             return woken;
         }
         wakeup = *woken;
-        auto now = sample();
-        if (!now) {
-            return propagate(now);
-        }
+        const Sample now = sample();
         if (options_.interval_s > 0) {
-            report_->interval(Figures::between(options_.mode, begin, last, *now), omitted);
+            report_->interval(Figures::between(options_.mode, begin, last, now), omitted);
         }
-        last = *now;
+        last = now;
+        const bool comes_back = !machine_ || machine_->casualty() == nullptr;
+        if (!lost_.empty() && (!comes_back || monotonic_ns() - lost_since_ns_ > restart_patience_ns)) {
+            return fail(EIO, lost_);
+        }
     }
     return wakeup;
 }
@@ -291,11 +324,7 @@ Result<void> Run::measure() {
     }
     traffic_ = std::move(*traffic);
     report_.emplace(options_, setup_);
-    auto first = sample();
-    if (!first) {
-        return propagate(first);
-    }
-    const Sample begin = *first;
+    const Sample begin = sample();
     Sample from = begin;
     Sample last = begin;
     Result<Wakeup> wakeup = Wakeup::due;
@@ -315,6 +344,8 @@ Result<void> Run::measure() {
         error = machine_ && machine_->casualty() != nullptr ? why_lost() : wakeup.error().message;
     } else if (*wakeup == Wakeup::link_lost) {
         error = why_lost();
+    } else {
+        error = lost_;  // at the end: nobody came back
     }
     if (error.empty() && sum.packets == 0 && *wakeup == Wakeup::due) {
         error =
@@ -324,7 +355,7 @@ Result<void> Run::measure() {
     return error.empty() ? Result<void>() : fail(EIO, error);
 }
 
-int run(const Options& options) {
+Result<void> run(const Options& options) {
     // Every thread inherits the mask, so that only the wait hears of these.
     sigset_t stops;
     sigemptyset(&stops);
@@ -335,15 +366,8 @@ int run(const Options& options) {
     std::signal(SIGPIPE, SIG_IGN);
     const UniqueFd signals(::signalfd(-1, &stops, SFD_CLOEXEC | SFD_NONBLOCK));
     Run run(options, signals.get());
-    Result<void> done = run.prepare();
-    if (done) {
-        done = run.measure();
-    }
-    if (!done) {
-        fmt::print(stderr, "uvif-perf: {}\n", done.error().message);
-        return 1;
-    }
-    return 0;
+    Result<void> prepared = run.prepare();
+    return prepared ? run.measure() : prepared;
 }
 
 }  // namespace
@@ -354,12 +378,5 @@ int main(int argc, char** argv) {
     uvif::perf::Options options;
     uvif::perf::declare_test(app, options);
     uvif::perf::declare_ends(app, options);
-    app.set_version_flag("--version", "uvif-perf " UVIF_VERSION);
-    CLI11_PARSE(app, argc, argv);
-    try {
-        return uvif::perf::run(options);
-    } catch (const std::exception& error) {
-        fmt::print(stderr, "uvif-perf: {}\n", error.what());
-        return 1;
-    }
+    return uvif::cli::run(app, argc, argv, [&options] { return uvif::perf::run(options); });
 }

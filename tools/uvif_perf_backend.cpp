@@ -49,10 +49,7 @@ BackendCounters BackendCounters::from(const nlohmann::json& statistics) {
     counters.unmap_calls = get("tx_unmap_calls");
     counters.notifications = get("tx_notifications") + get("rx_notifications");
     counters.port_system_calls = get("port_system_calls");
-    counters.drops = get("port_dropped") + get("port_receive_dropped");
-    for (const auto& [name, value] : statistics.items()) {
-        counters.drops += name.find("_drop_") != std::string::npos ? value.get<std::uint64_t>() : 0;
-    }
+    counters.drops = get("tx_drops") + get("rx_drops");
     return counters;
 }
 
@@ -108,7 +105,9 @@ Result<BackendCounters> Backend::counters() {
         return propagate(answer);
     }
     try {
-        return BackendCounters::from(answer->at("statistics"));
+        auto counters = BackendCounters::from(answer->at("statistics"));
+        counters.daemon = client_.peer();
+        return counters;
     } catch (const nlohmann::json::exception& error) {
         return fail(EPROTO,
                     fmt::format("the daemon's statistics make no sense ({}): is it of another version?", error.what()));

@@ -18,6 +18,7 @@ struct BackendCounters {
     std::uint64_t copied_bytes = 0;
     std::uint64_t copy_calls = 0, map_calls = 0, unmap_calls = 0, notifications = 0;
     std::uint64_t port_system_calls = 0;
+    pid_t daemon = 0;  ///< who counted: one that was started again began at 0
 
     static BackendCounters from(const nlohmann::json& statistics);
 };

@@ -15,6 +15,7 @@
 
 #include "control_client.hpp"
 #include "runtime/clock.hpp"
+#include "runtime/describe_error.hpp"
 
 namespace uvif::perf {
 namespace {
@@ -101,7 +102,7 @@ Result<void> OwnMachine::start_machine(const Options& options) {
     program_ = *program;
     std::array<int, 2> ends{-1, -1};
     if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
-        return fail(errno, fmt::format("cannot make a pipe: {}", std::strerror(errno)));
+        return fail(errno, fmt::format("cannot make a pipe: {}", describe_error(errno)));
     }
     const UniqueFd ready(ends[0]);
     UniqueFd ready_input(ends[1]);

@@ -19,6 +19,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include "runtime/describe_error.hpp"
 #include "runtime/unique_fd.hpp"
 
 namespace uvif::perf {
@@ -140,7 +141,7 @@ Result<std::string> run_program(const std::vector<std::string>& command) {
     std::array<int, 2> ends{-1, -1};
     if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
         const int error = errno;
-        return fail(error, fmt::format("cannot make a pipe: {}", std::strerror(error)));
+        return fail(error, fmt::format("cannot make a pipe: {}", describe_error(error)));
     }
     const UniqueFd output(ends[0]);
     UniqueFd input(ends[1]);

@@ -106,7 +106,7 @@ Figures Figures::between(Mode mode, const Sample& begin, const Sample& from, con
         figures.bytes = difference(&GuestCounters::rx_bytes);
         figures.guest_packets = mode == Mode::echo ? difference(&GuestCounters::tx_packets) : figures.packets;
     }
-    if (from.backend && to.backend) {
+    if (from.backend && to.backend && from.backend->daemon == to.backend->daemon) {
         const auto change = [&from, &to](auto member) { return *to.backend.*member - *from.backend.*member; };
         BackendPart part;
         part.packets = change(mode == Mode::rx ? &BackendCounters::rx_packets : &BackendCounters::tx_packets);
@@ -176,6 +176,13 @@ void Report::print_header() const {
     fmt::print("{:<19}  {:>12}  {:>9}  {:>9}  {:>20}\n", "Interval", "Packets", "Mpps", "Gbits/sec",
                "Events/packet: guest, backend");
     std::fflush(stdout);
+}
+
+void Report::note(const std::string& text) {
+    setup_.notes.push_back(text);
+    if (!options_.json) {
+        fmt::print("note: {}\n", text);
+    }
 }
 
 void Report::interval(const Figures& figures, bool omitted) {

@@ -26,7 +26,8 @@ struct Sample {
     std::int64_t backend_cpu_ns = -1;        ///< -1: not known
 };
 
-/// What happened between two samples. A figure that needs a backend's counters is missing without them.
+/// What happened between two samples. A figure that needs a backend's counters is missing unless both have them, and
+/// from one daemon.
 struct Figures {
     double start_s = 0, end_s = 0;  ///< since the traffic began
     double seconds = 0;
@@ -63,6 +64,8 @@ class Report {
 public:
     Report(const Options& options, Setup setup);
     void interval(const Figures& figures, bool omitted);
+    /// What the reader of the figures has to know, one sentence.
+    void note(const std::string& text);
     /// `error`: why the run ended early, or empty.
     void finish(const Figures& figures, const LatencyHistogram& latencies, const std::string& error);
 

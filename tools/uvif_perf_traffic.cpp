@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "runtime/clock.hpp"
+#include "runtime/describe_error.hpp"
 
 namespace uvif::perf {
 namespace {
@@ -309,7 +310,7 @@ Result<std::unique_ptr<Traffic>> Traffic::start(netfront::Device& device, const 
     std::unique_ptr<Traffic> traffic(new Traffic);
     traffic->wake_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!traffic->wake_) {
-        return fail(errno, fmt::format("cannot make an eventfd: {}", std::strerror(errno)));
+        return fail(errno, fmt::format("cannot make an eventfd: {}", describe_error(errno)));
     }
     for (unsigned i = 0; i < device.queue_count(); ++i) {
         traffic->lanes_.push_back(std::make_unique<Lane>(device.queue(i), options, device.mac(),

@@ -5,20 +5,18 @@
 #include <fmt/ranges.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
-#include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
-#include <exception>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "cli/options.hpp"
+#include "cli/program.hpp"
 #include "port/tap.hpp"
 #include "runtime/log.hpp"
 #include "runtime/loop.hpp"
@@ -168,9 +166,10 @@ void declare(CLI::App& app, Options& options) {
     app.add_option("--hypervisor", options.device.hypervisor,
                    "real, or emulated:SOCKET (a domain's socket of uvif-machine); default: $UVIF_HYPERVISOR, else real "
                    "Xen where it is");
-    app.add_option("--device", options.device.device, "the vif's device id; default: the first that is free");
+    app.add_option("--device", options.device.device, "the vif's device id; default: the first that is free")
+        ->check(cli::whole_number(0, UINT32_MAX));
     app.add_option("--queues", options.device.queues, "queue pairs to ask for")
-        ->check(CLI::Range(1U, limits::tap_queues))
+        ->check(cli::whole_number(1, limits::tap_queues))
         ->capture_default_str();
     app.add_option("--tap", options.tap, "name of the TAP interface to make")->capture_default_str();
     app.add_flag("!--no-gso", options.device.segmentation, "exchange no segments that the other side has to cut");
@@ -178,33 +177,25 @@ void declare(CLI::App& app, Options& options) {
     app.add_flag("!--no-sg", options.device.scatter_gather, "take no packets above one page (nor segments)");
     app.add_flag("!--no-split", options.device.split_event_channels, "one event channel for both directions");
     app.add_option("--tx-buffers", options.device.tx_buffers, "granted pages a queue for sending")
-        ->check(CLI::Range(static_cast<unsigned>(netfront::max_tx_fragments), 256U))
+        ->check(cli::whole_number(netfront::max_tx_fragments, 256))
         ->capture_default_str();
     app.add_option("--rx-buffers", options.device.rx_buffers, "granted pages a queue for receiving")
-        ->check(CLI::Range(static_cast<unsigned>(netfront::max_fragments), 256U))
+        ->check(cli::whole_number(netfront::max_fragments, 256))
         ->capture_default_str();
     app.add_option("--timeout", options.device.connect_timeout_ms, "milliseconds to wait for the backend at first")
+        ->check(cli::whole_number(0, UINT32_MAX))
         ->capture_default_str();
-    const std::map<std::string, LoopKind> loops{
-        {"auto", LoopKind::automatic}, {"io_uring", LoopKind::io_uring}, {"epoll", LoopKind::epoll}};
-    app.add_option_function<std::string>(
-           "--loop", [&options, loops](const std::string& name) { options.loop = loops.at(name); }, "event loop")
-        ->check(CLI::IsMember(loops))
-        ->default_str("auto");
-    app.add_option("--ready-fd", options.ready_fd, "descriptor to write a line to once connected");
-    app.set_version_flag("--version", fmt::format("uvif-tap {}", UVIF_VERSION));
+    cli::add_loop(app, options.loop);
+    cli::add_ready_fd(app, options.ready_fd, "descriptor to write a line to once connected");
 }
 
-void announce(const Options& options, const Device& device) {
+Result<void> announce(const Options& options, const Device& device) {
     const auto mac = device.mac();
     const std::string line = fmt::format("connected: vif {}, {}, {:02x}, mtu {}, queue pairs: {}\n", device.id(),
                                          options.tap, fmt::join(mac, ":"), device.mtu(), device.queue_count());
     fmt::print("{}", line);
     std::fflush(stdout);
-    if (options.ready_fd >= 0) {
-        static_cast<void>(!::write(options.ready_fd, line.data(), line.size()));
-        ::close(options.ready_fd);
-    }
+    return cli::tell_ready(options.ready_fd, line);
 }
 
 Result<void> serve(const Options& options) {
@@ -237,8 +228,10 @@ Result<void> serve(const Options& options) {
     if (auto added = (*loop)->add(signals.get(), EPOLLIN, stop); !added) {
         return added;
     }
-    announce(options, **device);
-    Result<void> ran = Guest(options, **device, **tap, **loop).run(stop);
+    Result<void> ran = announce(options, **device);
+    if (ran) {
+        ran = Guest(options, **device, **tap, **loop).run(stop);
+    }
     (*loop)->remove(signals.get());
     return ran;
 }
@@ -247,21 +240,13 @@ Result<void> serve(const Options& options) {
 }  // namespace uvif
 
 int main(int argc, char** argv) {
-    CLI::App app("uvif-tap: connects a vif of this guest to a TAP interface of this network namespace");
+    CLI::App app("Connects a vif of this guest to a TAP interface of this network namespace", "uvif-tap");
     uvif::Options options;
     uvif::declare(app, options);
-    CLI11_PARSE(app, argc, argv);
-    auto& device = options.device;
-    device.segmentation = device.segmentation && device.checksum_offload && device.scatter_gather;
-    std::signal(SIGPIPE, SIG_IGN);
-    try {
-        if (auto served = uvif::serve(options); !served) {
-            fmt::print(stderr, "uvif-tap: {}\n", served.error().message);
-            return 1;
-        }
-    } catch (const std::exception& error) {
-        fmt::print(stderr, "uvif-tap: {}\n", error.what());
-        return 1;
-    }
-    return 0;
+    return uvif::cli::run(app, argc, argv, [&options] {
+        auto& device = options.device;
+        device.segmentation = device.segmentation && device.checksum_offload && device.scatter_gather;
+        std::signal(SIGPIPE, SIG_IGN);
+        return uvif::serve(options);
+    });
 }

@@ -41,6 +41,8 @@ struct Config {
     unsigned rx_buffers = 256;  ///< 19 to 256, the ring
     /// How long connect() waits for the backend, in milliseconds.
     unsigned connect_timeout_ms = 20000;
+    /// A descriptor that ends that wait early when it becomes readable, as a signalfd does; -1: none.
+    int cancel_fd = -1;
 };
 
 /// A piece of a packet inside one of the queue's granted pages.
@@ -139,8 +141,9 @@ class UVIF_EXPORT Device {
 public:
     /// Finds the device, and connects it. Blocks until the backend is connected, at most the configured time.
     /// Errors: EINVAL (configuration), ENODEV (no such device), EBUSY (a driver or another program holds it), ETIMEDOUT
-    /// (the backend did not come), EPROTO (a backend without feature-rx-copy, or one that broke the protocol),
-    /// ENOSPC (gntalloc's page limit), and what opening the hypervisor's devices gave.
+    /// (the backend did not come), ECONNREFUSED (it closed instead of connecting), ECANCELED (by cancel_fd), EPROTO (a
+    /// backend without feature-rx-copy, or one that broke the protocol), ENOSPC (gntalloc's page limit), and what
+    /// opening the hypervisor's devices gave.
     static Result<std::unique_ptr<Device>> connect(const Config& config);
     /// Closes as the protocol wants it (Closing, Closed, answered by the backend) within a second or so.
     ~Device();

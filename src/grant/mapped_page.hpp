@@ -7,8 +7,7 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
-
+#include "runtime/describe_error.hpp"
 #include "uvif/error.hpp"
 #include "xen/grant_table.hpp"
 
@@ -24,7 +23,7 @@ public:
         if (error != 0) {
             page.id_ = {};
             return fail(error, fmt::format("cannot map grant {} of domain {}: {}", std::to_underlying(ref),
-                                           std::to_underlying(domain), std::strerror(error)));
+                                           std::to_underlying(domain), describe_error(error)));
         }
         page.address_ = address[0];
         return page;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "netback/control_server.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -17,6 +16,7 @@
 #include <utility>
 
 #include "runtime/clock.hpp"
+#include "runtime/describe_error.hpp"
 #include "runtime/limits.hpp"
 #include "runtime/log.hpp"
 
@@ -109,14 +109,8 @@ UniqueFd new_socket() noexcept {
     return UniqueFd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 }
 
-/// Kept open, so that there is a descriptor to refuse a client with when they run out.
-UniqueFd new_spare() noexcept {
-    return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-}
-
 std::unexpected<Error> no_descriptor(int error) {
-    return fail(error, fmt::format("cannot make the control socket: {}; raise the limit of open files (ulimit -n)",
-                                   std::strerror(error)));
+    return fail(error, fmt::format("cannot make the control socket: {}", describe_error(error)));
 }
 
 /// Whether somebody listens at `address`. Only a refusal says that nobody does: a live server may be busy, or of
@@ -181,8 +175,8 @@ Result<std::unique_ptr<ControlServer>> ControlServer::listen(Loop& loop, const s
     std::memcpy(address.sun_path, path.data(), path.size());
     const auto* generic = reinterpret_cast<const sockaddr*>(&address);
     UniqueFd listener = new_socket();
-    UniqueFd spare = listener ? new_spare() : UniqueFd();
-    if (!spare) {
+    Acceptor acceptor;
+    if (!listener || !acceptor) {
         return no_descriptor(errno);
     }
     if (auto cleared = clear_path(path, generic, sizeof(address)); !cleared) {
@@ -197,18 +191,18 @@ Result<std::unique_ptr<ControlServer>> ControlServer::listen(Loop& loop, const s
                                        printable(path), std::strerror(error)));
     }
     std::unique_ptr<ControlServer> server(
-        new ControlServer(loop, path, std::move(listener), std::move(spare), std::move(answer)));
+        new ControlServer(loop, path, std::move(listener), std::move(acceptor), std::move(answer)));
     if (auto added = loop.add(server->listener_.get(), EPOLLIN, *server); !added) {
         return propagate(added);
     }
     return server;
 }
 
-ControlServer::ControlServer(Loop& loop, std::string path, UniqueFd listener, UniqueFd spare, Answer answer)
+ControlServer::ControlServer(Loop& loop, std::string path, UniqueFd listener, Acceptor acceptor, Answer answer)
     : loop_(loop),
       path_(std::move(path)),
       listener_(std::move(listener)),
-      spare_(std::move(spare)),
+      acceptor_(std::move(acceptor)),
       answer_(std::move(answer)) {}
 
 ControlServer::~ControlServer() {
@@ -226,14 +220,7 @@ void ControlServer::on_ready(std::uint32_t /*events*/) noexcept {
 }
 
 void ControlServer::accept_one() {
-    UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!fd && (errno == EMFILE || errno == ENFILE)) {
-        // A client that could not even be refused would keep the loop busy for ever.
-        spare_.reset();
-        fd.reset(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-        fd.reset();
-        spare_ = new_spare();
-    }
+    UniqueFd fd = acceptor_.accept(listener_.get());
     if (!fd) {
         return;
     }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/acceptor.hpp"
 #include "runtime/loop.hpp"
 #include "runtime/unique_fd.hpp"
 #include "uvif/error.hpp"
@@ -33,14 +34,14 @@ public:
 private:
     class Connection;
 
-    ControlServer(Loop& loop, std::string path, UniqueFd listener, UniqueFd spare, Answer answer);
+    ControlServer(Loop& loop, std::string path, UniqueFd listener, Acceptor acceptor, Answer answer);
     void on_ready(std::uint32_t events) noexcept override;  // of the listener
     void accept_one();
 
     Loop& loop_;
     std::string path_;
     UniqueFd listener_;
-    UniqueFd spare_;  ///< given up for a moment to refuse a client when descriptors run out
+    Acceptor acceptor_;
     Answer answer_;
     std::vector<std::unique_ptr<Connection>> connections_;
 };

@@ -267,6 +267,9 @@ std::string Daemon::answer(const std::string& request) {
     try {
         reply["result"] = execute(nlohmann::json::parse(request));
         reply["ok"] = true;
+    } catch (const nlohmann::json::exception&) {
+        reply["ok"] = false;
+        reply["error"] = "a request is one JSON object a line, such as {\"command\": \"show\", \"vif\": \"vif1.0\"}";
     } catch (const std::exception& error) {
         reply["ok"] = false;
         reply["error"] = error.what();

@@ -5,14 +5,14 @@
 #include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
-#include <exception>
 #include <map>
 #include <string>
 #include <thread>
 
+#include "cli/options.hpp"
+#include "cli/program.hpp"
 #include "netback/daemon.hpp"
 #include "netback/instance.hpp"
 #include "runtime/clock.hpp"
@@ -32,20 +32,8 @@ struct Options {
     unsigned spin_us = 20;
 };
 
-/// CLI11's own transformer prints enumerations as the characters of their numbers.
-template <class T>
-CLI::Option* add_choice(CLI::App& app, const std::string& name, T& value, const std::map<std::string, T>& choices,
-                        const std::string& description) {
-    return app
-        .add_option_function<std::string>(
-            name, [&value, choices](const std::string& text) { value = choices.at(text); }, description)
-        ->check(CLI::IsMember(choices));
-}
-
 void declare(CLI::App& app, Options& options) {
     const std::map<std::string, FetchStrategy> strategies{{"copy", FetchStrategy::copy}, {"map", FetchStrategy::map}};
-    const std::map<std::string, LoopKind> loops{
-        {"auto", LoopKind::automatic}, {"io_uring", LoopKind::io_uring}, {"epoll", LoopKind::epoll}};
     const std::map<std::string, LogLevel> levels{{"error", LogLevel::error},
                                                  {"warning", LogLevel::warning},
                                                  {"info", LogLevel::info},
@@ -60,20 +48,20 @@ void declare(CLI::App& app, Options& options) {
                    "Xen where it is");
     app.add_option("--port", options.port, "where packets go: tap, null:sink, null:generate,SIZE or null:reflect")
         ->capture_default_str();
-    add_choice(app, "--strategy", options.settings.strategy, strategies, "how guest pages are fetched")
+    cli::add_choice(app, "--strategy", options.settings.strategy, strategies, "how guest pages are fetched")
         ->default_str("copy");
-    add_choice(app, "--loop", options.settings.loop, loops, "event loop")->default_str("auto");
+    cli::add_loop(app, options.settings.loop);
     app.add_option("--workers", options.settings.workers, "threads that serve queues")
-        ->check(CLI::Range(1U, limits::workers))
+        ->check(cli::whole_number(1, limits::workers))
         ->capture_default_str();
     app.add_option("--max-queues", options.settings.max_queues, "queues offered to each guest")
-        ->check(CLI::Range(1U, limits::queues_per_vif))
+        ->check(cli::whole_number(1, limits::queues_per_vif))
         ->capture_default_str();
     app.add_option("--spin-us", options.spin_us, "longest spin before a worker sleeps, in microseconds; 0: none")
-        ->check(CLI::Range(0U, 1000000U))
+        ->check(cli::whole_number(0, 1000000))
         ->capture_default_str();
     app.add_option("--control", options.control, "path of the control socket that uvif-ctl talks to");
-    add_choice(app, "--log-level", options.log_level, levels, "what is worth a line")->default_str("info");
+    cli::add_choice(app, "--log-level", options.log_level, levels, "what is worth a line")->default_str("info");
     app.set_version_flag("--version", [] {
         auto loop = Loop::create(LoopKind::automatic);
         return fmt::format("uvif-netback {} (loop: {})", UVIF_VERSION, loop ? (*loop)->name() : "none");
@@ -126,7 +114,7 @@ Result<void> serve(Options& options, int signals) {
     return served;
 }
 
-int run(Options& options) {
+Result<void> run(Options& options) {
     set_log_level(options.log_level);
     raise_descriptor_limit();
 
@@ -139,11 +127,7 @@ int run(Options& options) {
     std::signal(SIGPIPE, SIG_IGN);
     const UniqueFd signals(::signalfd(-1, &stops, SFD_CLOEXEC | SFD_NONBLOCK));
 
-    if (auto served = serve(options, signals.get()); !served) {
-        fmt::print(stderr, "uvif-netback: {}\n", served.error().message);
-        return 1;
-    }
-    return 0;
+    return serve(options, signals.get());
 }
 
 }  // namespace
@@ -152,14 +136,8 @@ int run(Options& options) {
 int main(int argc, char** argv) {
     using namespace uvif;
     using namespace uvif::netback;
-    CLI::App app("uvif-netback: serves the network interfaces of Xen guests");
+    CLI::App app("Serves the network interfaces of Xen guests", "uvif-netback");
     Options options;
     declare(app, options);
-    CLI11_PARSE(app, argc, argv);
-    try {
-        return run(options);
-    } catch (const std::exception& error) {  // no memory, or no more threads
-        fmt::print(stderr, "uvif-netback: {}\n", error.what());
-        return 1;
-    }
+    return cli::run(app, argc, argv, [&options] { return run(options); });
 }

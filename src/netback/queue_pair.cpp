@@ -23,6 +23,7 @@ Result<std::unique_ptr<QueuePair>> QueuePair::connect(Worker& worker, const Queu
 }
 
 Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_port) {
+    on_port_failed_ = config.on_port_failed;
     xen::GrantTable& grants = worker_.grants();
     auto tx_page = MappedPage::map(grants, config.domain, config.keys.tx_ring);
     if (!tx_page) {
@@ -162,6 +163,7 @@ void QueuePair::on_ready(std::uint32_t events) noexcept {
         worker_.loop().remove(port_->fd());
         watched_ = false;
         port_->flush(true);
+        on_port_failed_();
     }
     if ((events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0) {
         port_readable_ = true;

@@ -27,6 +27,7 @@ struct QueueConfig {
     FetchStrategy strategy = FetchStrategy::copy;
     TxCredit* credit = nullptr;  ///< of the vif, whose queues share it
     bool resumed = false;        ///< another daemon served these rings before: events may have been lost in between
+    std::function<void()> on_port_failed = [] {};  ///< called on the worker's thread, once, when Port::failed()
 };
 
 /// Both rings of one queue, connected: the task that a worker runs. Made, used and destroyed on its worker's
@@ -66,6 +67,7 @@ private:
 
     Worker& worker_;
     OnRogue on_rogue_;
+    std::function<void()> on_port_failed_;
     bool disabled_ = false;
     bool port_readable_ = true;  // unknown counts as yes
     std::uint32_t interest_ = 0;

@@ -2,6 +2,7 @@
 #include "netback/statistics.hpp"
 
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <string>
 
 namespace uvif::netback {
@@ -61,6 +62,9 @@ nlohmann::json to_json(const QueueStatistics& statistics) {
     nlohmann::json json;
     each_counter(statistics, statistics,
                  [&json](const auto& name, std::uint64_t value, std::uint64_t) { json[name] = value; });
+    const auto sum = [](const auto& drops) { return std::accumulate(drops.begin(), drops.end(), std::uint64_t{0}); };
+    json["tx_drops"] = sum(statistics.tx.drops) + statistics.port.submit_dropped;
+    json["rx_drops"] = sum(statistics.rx.drops) + statistics.port.receive_dropped;
     return json;
 }
 

@@ -17,7 +17,8 @@ struct QueueStatistics {
     QueueStatistics& operator+=(const QueueStatistics& other);
 };
 
-/// Flat names in the manner of `ethtool -S`; TX and RX as the guest sees them.
+/// Flat names in the manner of `ethtool -S`; TX and RX as the guest sees them. `tx_drops` and `rx_drops` are the
+/// packets that did not arrive, for whatever reason.
 [[nodiscard]] nlohmann::json to_json(const QueueStatistics& statistics);
 
 }  // namespace uvif::netback

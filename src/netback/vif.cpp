@@ -11,6 +11,7 @@
 #include "port/null.hpp"
 #include "runtime/clock.hpp"
 #include "runtime/limits.hpp"
+#include "runtime/printable.hpp"
 
 namespace uvif::netback {
 
@@ -101,8 +102,8 @@ void Vif::follow_rate() {
     const auto rate = parse_rate(rate_);
     if (!rate && !rate_.empty()) {
         log(budget_, LogLevel::warning,
-            "{}: {}/rate is {}, expected BYTES,MICROSECONDS: the guest may send without limit", name_, backend_,
-            xen::quote_value(rate_));
+            "{}: {}/rate is \"{}\", expected BYTES,MICROSECONDS: the guest may send without limit", name_, backend_,
+            printable(rate_));
     }
     credit_.set(rate.value_or(TxCredit::Rate{}));
     // Those that wait for credit do so by the old price.
@@ -134,10 +135,10 @@ std::optional<BackendView> Vif::look() {
     const auto hotplug = text(backend_ + "/hotplug-status");
     view.hotplug = hotplug ? xen::parse_hotplug(*hotplug) : xen::Hotplug::absent;
     if (view.hotplug == xen::Hotplug::error && !std::exchange(hotplug_failed_, true)) {
-        report(
-            {EIO, fmt::format("the hotplug script failed: {}; see its log in /var/log/xen, and `bridge` and `script` "
-                              "of the vif",
-                              xen::quote_value(text(backend_ + "/hotplug-error").value_or("")))});
+        report({EIO,
+                fmt::format("the hotplug script failed: \"{}\"; see its log in /var/log/xen, and `bridge` and `script` "
+                            "of the vif",
+                            printable(text(backend_ + "/hotplug-error").value_or("")))});
     }
     view.attached = attached_;
     view.broken = broken_;
@@ -296,6 +297,14 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
     config.strategy = around_.settings.strategy;
     config.credit = &credit_;
     config.resumed = resumed;
+    if (index == 0) {  // an interface is lost to all queues at once
+        config.on_port_failed = [this, interface = device_.interface] {
+            log(budget_, LogLevel::warning,
+                "{}: the interface {} was deleted: the guest has no network until it connects again, which makes the "
+                "interface anew",
+                name_, interface);
+        };
+    }
     const auto make_port = [this, index](Loop& loop) -> Result<std::unique_ptr<Port>> {
         if (tap_) {
             return tap_->queue(index, loop);

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "runtime/limits.hpp"
+#include "runtime/printable.hpp"
 
 namespace uvif::netback {
 namespace {
@@ -118,8 +119,8 @@ Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backen
         return missing(backend + "/frontend", "the toolstack writes the path of the guest's folder there");
     }
     if (!(*frontend)->starts_with('/')) {
-        return fail(EINVAL, fmt::format("xenstore key {}/frontend is {}, expected the path of the guest's folder",
-                                        backend, xen::quote_value(**frontend)));
+        return fail(EINVAL, fmt::format("xenstore key {}/frontend is \"{}\", expected the path of the guest's folder",
+                                        backend, printable(**frontend)));
     }
     keys.frontend = **frontend;
     auto id = need_decimal(store, backend + "/frontend-id", xen::first_reserved_domain_id - 1U,

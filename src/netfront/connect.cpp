@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "netfront/device.hpp"
@@ -73,7 +74,7 @@ Result<Held> find_and_hold(xen::Hypervisor& hypervisor, const Config& config) {
     return last;
 }
 
-Result<void> wait_until_up(Device::Impl& device, unsigned timeout_ms) {
+Result<void> wait_until_up(Device::Impl& device, unsigned timeout_ms, int cancel_fd) {
     const std::int64_t deadline = monotonic_ns() + timeout_ms * ns_per_ms;
     for (;;) {
         auto state = device.advance();
@@ -91,13 +92,19 @@ Result<void> wait_until_up(Device::Impl& device, unsigned timeout_ms) {
             case LinkState::connecting:
                 break;
         }
+        if (device.refused()) {
+            return fail(ECONNREFUSED, fmt::format("vif {}: {}", device.id(), device.describe_refusal()));
+        }
         const std::int64_t left_ms = (deadline - monotonic_ns()) / ns_per_ms;
         if (left_ms <= 0) {
             return fail(ETIMEDOUT, fmt::format("the backend of vif {} did not connect within {} ms: {}", device.id(),
                                                timeout_ms, device.describe_wait()));
         }
-        pollfd news{device.fd(), POLLIN, 0};
-        static_cast<void>(::poll(&news, 1, static_cast<int>(std::min<std::int64_t>(left_ms, 1000))));
+        std::array<pollfd, 2> news{{{device.fd(), POLLIN, 0}, {cancel_fd, POLLIN, 0}}};
+        static_cast<void>(::poll(news.data(), news.size(), static_cast<int>(std::min<std::int64_t>(left_ms, 1000))));
+        if (news[1].revents != 0) {
+            return fail(ECANCELED, fmt::format("interrupted while waiting for the backend of vif {}", device.id()));
+        }
     }
 }
 
@@ -121,7 +128,7 @@ Result<std::unique_ptr<Device>> Device::connect(const Config& config) {
     }
     (*impl)->keep(std::move(*hypervisor), std::move(held->lock));
     auto device = std::make_unique<Device>(std::move(*impl));
-    if (auto up = wait_until_up(*device->impl_, config.connect_timeout_ms); !up) {
+    if (auto up = wait_until_up(*device->impl_, config.connect_timeout_ms, config.cancel_fd); !up) {
         return propagate(up);
     }
     return device;

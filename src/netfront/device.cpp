@@ -9,10 +9,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 
 #include "runtime/clock.hpp"
+#include "runtime/describe_error.hpp"
 #include "runtime/limits.hpp"
+#include "runtime/printable.hpp"
 #include "xen/store_path.hpp"
 
 namespace uvif::netfront {
@@ -94,7 +95,7 @@ Result<void> Device::Impl::open() {
         epoll_event event{.events = EPOLLIN, .data = {.fd = fd}};
         if (::epoll_ctl(poll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
             const int error = errno;
-            return fail(error, fmt::format("cannot watch for xenstore events: {}", std::strerror(error)));
+            return fail(error, fmt::format("cannot watch for xenstore events: {}", describe_error(error)));
         }
     }
     for (const std::string& path :
@@ -103,6 +104,12 @@ Result<void> Device::Impl::open() {
             return watched;
         }
     }
+    auto before = look();
+    if (!before) {
+        return propagate(before);
+    }
+    view_ = *before;
+    closed_since_ns_ = 0;  // that was before us
     // Whatever a former user of the device left: with this the backend begins anew.
     return xen::write_state(*store_, info_.frontend, XenbusState::initialising);
 }
@@ -144,9 +151,14 @@ Result<xen::FrontendView> Device::Impl::look() {
     view.attached = attached_;
     view.wanted = !closing_ && online->value_or("1") != "0";
     view.overdue = overdue_;
+    if (view.backend != XenbusState::closed) {
+        closed_since_ns_ = 0;
+    } else if (view_.backend != XenbusState::closed) {
+        closed_since_ns_ = monotonic_ns();
+    }
     if (*backend && view.backend == XenbusState::unknown && **backend != "0") {
-        notes_.add(fmt::format("{}/state is {}, which is no state of xenbus; taken as absent", info_.backend,
-                               xen::quote_value(**backend)));
+        notes_.add(fmt::format("{}/state is \"{}\", which is no state of xenbus; taken as absent", info_.backend,
+                               printable(**backend)));
     }
     return view;
 }
@@ -223,6 +235,9 @@ void Device::Impl::wake_ourselves() noexcept {
 }
 
 void Device::Impl::end_queues() noexcept {
+    if (attached_ && !was_up_ && turned_down_ns_ == 0) {
+        turned_down_ns_ = monotonic_ns();
+    }
     for (Queue::Impl* queue : queue_impls_) {
         queue->disconnect();
     }
@@ -314,6 +329,21 @@ std::string Device::Impl::failure() const {
     return {};
 }
 
+bool Device::Impl::refused() const noexcept {
+    const std::int64_t late = monotonic_ns() - limits::refusal_grace_ns;
+    return (turned_down_ns_ != 0 && turned_down_ns_ < late) || (closed_since_ns_ != 0 && closed_since_ns_ < late);
+}
+
+std::string Device::Impl::describe_refusal() {
+    const std::string path = xen::error_path(info_.backend_domain, info_.backend);
+    const auto reason = read_lenient(*store_, path);
+    return reason && *reason ? fmt::format("the backend refused: {}", printable(**reason, limits::log_line / 2))
+                             : fmt::format(
+                                   "the backend refused: the reason is in its log, and in domain {} in "
+                                   "xenstore at {}",
+                                   static_cast<unsigned>(info_.backend_domain), path);
+}
+
 std::string Device::Impl::describe_wait() {
     const std::string_view name = xen::to_string(view_.backend);
     switch (view_.backend) {
@@ -332,7 +362,10 @@ std::string Device::Impl::describe_wait() {
         }
         case XenbusState::closing:
         case XenbusState::closed:
-            return fmt::format("{} is {}: the backend refused or is being removed, see its log", info_.backend, name);
+            return fmt::format(
+                "{} was {} already: start uvif-netback in domain {}, or see in its log why it refused, "
+                "and attach the vif again",
+                info_.backend, name, static_cast<unsigned>(info_.backend_domain));
         default:
             return fmt::format("{} stays in {}: see the log of the backend", info_.backend, name);
     }

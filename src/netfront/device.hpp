@@ -52,6 +52,12 @@ public:
     /// Keeps things alive as long as the device: the hypervisor it runs on, the lock that says it is held.
     void keep(std::unique_ptr<xen::Hypervisor> hypervisor, DeviceLock lock) noexcept;
 
+    /// Whether the backend turned us down: some time ago it ended a connection that was not up yet, or became Closed
+    /// after we began. A moment is granted, for it may only be tidying up after our predecessor; and one that was
+    /// Closed before we began may still be started.
+    [[nodiscard]] bool refused() const noexcept;
+    [[nodiscard]] std::string describe_refusal();
+
     /// What the backend does instead of connecting, and what to look at: for a wait that took too long.
     [[nodiscard]] std::string describe_wait();
 
@@ -102,8 +108,10 @@ private:
     bool attached_ = false;                  // rings are shared and keys written
     bool was_up_ = false;                    // in this connection the backend has been seen Connected
     bool carrier_ = true;
-    bool closing_ = false;  // we were asked to close
-    bool overdue_ = false;  // and have waited long enough
+    std::int64_t turned_down_ns_ = 0;   // when a connection first ended before it was up; 0: none did
+    std::int64_t closed_since_ns_ = 0;  // when the backend became Closed under our eyes; 0: it is not, or was before
+    bool closing_ = false;              // we were asked to close
+    bool overdue_ = false;              // and have waited long enough
     bool closed_ = false;
     LinkState told_ = LinkState::connecting;  // what advance() returned last
     std::string failure_;

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "runtime/limits.hpp"
+#include "runtime/printable.hpp"
 #include "xen/store_path.hpp"
 
 namespace uvif::netfront {
@@ -70,8 +71,8 @@ Result<DeviceInfo> read_device(xen::Store& store, unsigned id) {
         return propagate(backend);
     }
     if (backend->size() > limits::backend_path || !backend->starts_with('/')) {
-        return fail(EPROTO, fmt::format("{} is {}, which is not a directory of xenstore", path_of("backend"),
-                                        xen::quote_value(*backend)));
+        return fail(EPROTO, fmt::format("{} is \"{}\", which is not a directory of xenstore", path_of("backend"),
+                                        printable(*backend)));
     }
     info.backend = std::move(*backend);
     auto domain = required(xen::read_decimal(store, path_of("backend-id"), xen::first_reserved_domain_id - 1),

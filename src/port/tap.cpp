@@ -20,6 +20,7 @@
 #include "packet/vnet_header.hpp"
 #include "port/tap_port.hpp"
 #include "runtime/clock.hpp"
+#include "runtime/describe_error.hpp"
 #include "runtime/limits.hpp"
 #include "runtime/log.hpp"
 
@@ -64,10 +65,6 @@ std::unexpected<Error> attach_failure(const std::string& name, bool multi_queue,
     return fail(code, fmt::format("cannot make the TAP interface {}: {}", name, std::strerror(code)));
 }
 
-const char* remedy(int code) noexcept {
-    return code == EMFILE || code == ENFILE ? "; raise the limit of open files" : "";
-}
-
 Result<UniqueFd> open_clone_device() {
     UniqueFd fd(::open(clone_device, O_RDWR | O_NONBLOCK | O_CLOEXEC));
     if (fd) {
@@ -85,7 +82,7 @@ Result<UniqueFd> open_clone_device() {
         case EPERM:
             return fail(code, fmt::format("no permission to open {}; run as root or fix its mode", clone_device));
         default:
-            return fail(code, fmt::format("cannot open {}: {}{}", clone_device, std::strerror(code), remedy(code)));
+            return fail(code, fmt::format("cannot open {}: {}", clone_device, describe_error(code)));
     }
 }
 
@@ -190,8 +187,8 @@ Result<std::unique_ptr<Port>> TapDevice::queue(unsigned index, Loop& loop) {
         if (index > 0) {
             (void)set_queue_attached(name_, own, false);  // or the kernel sends it packets that nobody reads
         }
-        return fail(code, fmt::format("cannot use queue {} of the TAP interface {}: {}{}", index, name_,
-                                      std::strerror(code), remedy(code)));
+        return fail(code,
+                    fmt::format("cannot use queue {} of the TAP interface {}: {}", index, name_, describe_error(code)));
     }
     return std::make_unique<TapPort>(std::move(fd), loop, index > 0);
 }

@@ -114,6 +114,9 @@ inline constexpr unsigned frontend_events = 256;
 /// How long a device that is destroyed waits for its backend to answer its Closing.
 inline constexpr int frontend_close_ms = 1000;
 
+/// How long a backend may be at closing a former connection before that counts as a refusal: it needs milliseconds.
+inline constexpr std::int64_t refusal_grace_ns = 1'000'000'000;
+
 /// Notes about a backend's keys that a device keeps: there are fewer keys than that.
 inline constexpr std::size_t notes = 32;
 

@@ -48,23 +48,6 @@ bool log_enabled(LogLevel level) noexcept {
     return level <= threshold.load(std::memory_order_relaxed);
 }
 
-std::string printable(std::string_view text, std::size_t max) {
-    const bool cut = text.size() > max;
-    std::string result;
-    for (const char c : text.substr(0, max)) {
-        const auto octet = static_cast<unsigned char>(c);
-        if (c == '\\' || is_control(c) || octet > 0x7f) {
-            fmt::format_to(std::back_inserter(result), "\\x{:02x}", octet);
-        } else {
-            result.push_back(c);
-        }
-    }
-    if (cut) {
-        result += "...";
-    }
-    return result;
-}
-
 bool LogBudget::take(std::int64_t now_ns, std::uint64_t& suppressed) noexcept {
     const std::lock_guard lock(mutex_);
     if (tokens_ == burst_) {

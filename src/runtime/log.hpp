@@ -10,6 +10,7 @@
 
 #include "runtime/clock.hpp"
 #include "runtime/limits.hpp"
+#include "runtime/printable.hpp"
 
 /// The log: lines on stderr, one write() each, so that lines of different threads do not mix. With systemd's
 /// JOURNAL_STREAM in the environment each begins with its syslog priority, as sd-daemon(3) describes.
@@ -21,10 +22,6 @@ enum class LogLevel : std::uint8_t { error, warning, info, debug };
 /// Lines beyond `level` are not written. The default is `info`.
 void set_log_level(LogLevel level) noexcept;
 [[nodiscard]] bool log_enabled(LogLevel level) noexcept;
-
-/// Text that a stranger chose (a guest's store value, a peer's name), made fit to be printed: anything but
-/// printable ASCII is escaped, and what is longer than `max` octets is cut and marked with "...".
-[[nodiscard]] std::string printable(std::string_view text, std::size_t max = limits::printable_text);
 
 /// Bounds what one source can make us write: a token bucket. Put one beside whatever a guest or a peer can
 /// trigger; the next line that passes tells how many did not.

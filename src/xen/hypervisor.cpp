@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "runtime/printable.hpp"
 #include "xen/emulated/remote_hypervisor.hpp"
 #include "xen/real/real_hypervisor.hpp"
 
@@ -27,6 +28,15 @@ bool runs_on_xen() {
 
 }  // namespace
 
+Result<void> check_hypervisor(std::string_view choice) {
+    if (choice == "real" || (choice.starts_with(emulated_prefix) && choice.size() > emulated_prefix.size())) {
+        return {};
+    }
+    return fail(EINVAL, fmt::format("there is no hypervisor '{}': the choices are real and emulated:SOCKET, a domain's "
+                                    "socket of a running uvif-machine",
+                                    printable(choice)));
+}
+
 Result<std::unique_ptr<Hypervisor>> open_hypervisor(std::string_view choice) {
     std::string chosen(choice);
     if (chosen.empty()) {
@@ -36,20 +46,15 @@ Result<std::unique_ptr<Hypervisor>> open_hypervisor(std::string_view choice) {
     if (chosen.empty() && runs_on_xen()) {
         chosen = "real";
     }
-    if (chosen == "real") {
-        return open_real_hypervisor();
-    }
-    if (chosen.starts_with(emulated_prefix) && chosen.size() > emulated_prefix.size()) {
-        return open_emulated_hypervisor(chosen.substr(emulated_prefix.size()));
-    }
     if (chosen.empty()) {
         return fail(ENODEV,
                     "this is not a Xen domain: choose --hypervisor=real or "
                     "--hypervisor=emulated:SOCKET, a domain's socket of a running uvif-machine");
     }
-    return fail(EINVAL, fmt::format("there is no hypervisor '{}': the choices are real and emulated:SOCKET, a domain's "
-                                    "socket of a running uvif-machine",
-                                    chosen.substr(0, 128)));
+    if (auto checked = check_hypervisor(chosen); !checked) {
+        return propagate(checked);
+    }
+    return chosen == "real" ? open_real_hypervisor() : open_emulated_hypervisor(chosen.substr(emulated_prefix.size()));
 }
 
 }  // namespace uvif::xen

@@ -46,4 +46,7 @@ public:
 /// Xen domain. Anything else is an error that names the choices.
 Result<std::unique_ptr<Hypervisor>> open_hypervisor(std::string_view choice);
 
+/// Whether there can be such a hypervisor at all: for programs that open none. EINVAL, naming the choices.
+Result<void> check_hypervisor(std::string_view choice);
+
 }  // namespace uvif::xen

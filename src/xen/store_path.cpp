@@ -4,16 +4,14 @@
 #include <fmt/format.h>
 
 #include <charconv>
-#include <cstddef>
-#include <iterator>
 #include <system_error>
 #include <utility>
+
+#include "runtime/printable.hpp"
 
 namespace uvif::xen {
 
 namespace {
-
-constexpr std::size_t excerpt_max = 40;
 
 bool is_digit(char c) noexcept {
     return c >= '0' && c <= '9';
@@ -32,7 +30,7 @@ Result<std::optional<T>> read_as(Store& store, const std::string& path, Transact
     }
     std::optional<T> value = parse(**text);
     if (!value) {
-        return fail(EINVAL, fmt::format("xenstore key {} is {}, expected {}", path, quote_value(**text), expected));
+        return fail(EINVAL, fmt::format("xenstore key {} is \"{}\", expected {}", path, printable(**text), expected));
     }
     return value;
 }
@@ -82,23 +80,9 @@ std::string backend_path(DomainId backend, DomainId guest, std::uint32_t handle)
                        handle);
 }
 
-std::string quote_value(std::string_view value) {
-    std::string quoted = "\"";
-    for (const char c : value.substr(0, excerpt_max)) {
-        if (c == '"' || c == '\\') {
-            quoted += '\\';
-            quoted += c;
-        } else if (c >= ' ' && c <= '~') {
-            quoted += c;
-        } else {
-            fmt::format_to(std::back_inserter(quoted), "\\x{:02x}", static_cast<unsigned char>(c));
-        }
-    }
-    quoted += '"';
-    if (value.size() > excerpt_max) {
-        fmt::format_to(std::back_inserter(quoted), "... ({} octets)", value.size());
-    }
-    return quoted;
+std::string error_path(DomainId backend, std::string_view backend_path) {
+    const std::string home = fmt::format("/local/domain/{}/", std::to_underlying(backend));
+    return fmt::format("{}error/{}/error", home, backend_path.substr(backend_path.starts_with(home) ? home.size() : 0));
 }
 
 Result<std::optional<std::string>> read_text(Store& store, const std::string& path, Transaction t) {

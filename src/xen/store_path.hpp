@@ -37,8 +37,9 @@ using MacAddress = std::array<std::uint8_t, 6>;
 /// "/local/domain/<backend>/backend/vif/<guest>/<handle>"
 [[nodiscard]] std::string backend_path(DomainId backend, DomainId guest, std::uint32_t handle);
 
-/// A value fit for a message: quoted, at most 40 octets of it, everything but printable ASCII written as \xNN.
-[[nodiscard]] std::string quote_value(std::string_view value);
+/// Where a backend says what is wrong with the device of `backend_path`, as Linux's xenbus does: below `error` in its
+/// own domain's folder, which guests can seldom read.
+[[nodiscard]] std::string error_path(DomainId backend, std::string_view backend_path);
 
 /// Readers of one key. nullopt: the key is missing (ENOENT). Errors: EINVAL for a malformed value, and whatever
 /// the store says otherwise (EACCES: the guest may make its own keys unreadable).

@@ -233,7 +233,9 @@ private:
         }
         if (lost) {
             return fail(ENOTCONN,
-                        fmt::format("cannot {} {} in xenstore: the connection to the store is lost", what, path));
+                        fmt::format("cannot {} {} in xenstore: the connection to the store is lost: xenstored (or "
+                                    "uvif-machine) ended, or has no file descriptor left for it (ulimit -n)",
+                                    what, path));
         }
         return store_failure(error != 0 ? error : EIO, what, path);
     }

@@ -53,7 +53,9 @@ void expect_usage(const Launch& launch, const std::string& why) {
     SCOPED_TRACE(fmt::format("{}", fmt::join(launch.words, " ")));
     EXPECT_GT(outcome.status, 0);
     EXPECT_LT(outcome.status, 128);
-    EXPECT_THAT(outcome.output, AllOf(HasSubstr(why), HasSubstr("--help")));
+    const std::string name = launch.words[0].substr(launch.words[0].rfind('/') + 1);
+    EXPECT_THAT(outcome.output, AllOf(StartsWith(name + ": "), HasSubstr(why), HasSubstr("see " + name + " --help")));
+    EXPECT_EQ(std::ranges::count(outcome.output, '\n'), 1) << outcome.output;
 }
 
 TEST(MistakesTest, OptionsThatAreNone) {
@@ -70,11 +72,56 @@ TEST(MistakesTest, OptionsThatAreNone) {
     for (const char* option : {"--strategy", "--loop", "--log-level", "--spin-us"}) {
         netback(option, "x");
     }
+    netback("--spin-us", "1.5");
+    expect_usage({{program("uvif-netback"), "--spin-us", "1.5"}}, "'1.5' is no whole number");
     expect_usage({{program("uvif-tap"), "--queues", "0"}}, "--queues");
+    expect_usage({{program("uvif-tap"), "--ready-fd", "77"}}, "no descriptor");
+    expect_usage({{program("uvif-machine"), "start", "x", "--ready-fd", "77"}}, "no descriptor");
     expect_usage({{program("uvif-tap"), "--tx-buffers", "17"}}, "--tx-buffers");
     expect_usage({{program("uvif-perf"), "--tx", "--rx"}}, "");
     expect_usage({{program("uvif-perf"), "--tx", "--size", "59"}}, "--size");
     expect_usage({{program("uvif-perf"), "--tx", "--self", "--device", "0"}}, "--self");
+}
+
+TEST(MistakesTest, EveryProgramTellsItsVersion) {
+    for (const std::string name : {"uvif-netback", "uvif-tap", "uvif-perf", "uvif-ctl", "uvif-machine"}) {
+        const Outcome outcome = run({{program(name), "--version"}});
+        EXPECT_EQ(outcome.status, 0) << name;
+        EXPECT_THAT(outcome.output, StartsWith(name + " "));
+    }
+}
+
+TEST(MistakesTest, OutputThatNobodyTakes) {
+    Host host;
+    const std::vector<std::vector<std::string>> commands{
+        {program("uvif-netback"), "--version"},
+        {program("uvif-tap"), "--help"},
+        {program("uvif-ctl"), "--hypervisor", host.hypervisor(0), "list"},
+        {program("uvif-machine"), "list", host.machine_directory()},
+        {program("uvif-machine"), "create", host.machine_directory()},
+        {program("uvif-perf"), "--self", "--tx", "-t", "0.1"},
+        {program("uvif-perf"), "--self", "--tx", "-t", "0.1", "-J"},
+    };
+    for (const auto& command : commands) {
+        for (const char* shell : {"exec \"$@\" >/dev/full", "exec \"$@\" >&-"}) {
+            std::vector<std::string> words{"sh", "-c", shell, "sh"};
+            words.insert(words.end(), command.begin(), command.end());
+            const Outcome outcome = run({words});
+            SCOPED_TRACE(fmt::format("{}", fmt::join(words, " ")));
+            EXPECT_EQ(outcome.status, 1);
+            EXPECT_THAT(outcome.output, HasSubstr(": cannot write to the standard output: "));
+            EXPECT_EQ(std::ranges::count(outcome.output, '\n'), 1) << outcome.output;
+        }
+    }
+}
+
+TEST(MistakesTest, AMachineWithoutDescriptors) {
+    for (unsigned limit = 16; limit <= 24; ++limit) {  // each runs out somewhere else
+        const std::string shell = fmt::format("ulimit -n {}; exec \"$@\"", limit);
+        const Outcome outcome = run({{"sh", "-c", shell, "sh", program("uvif-perf"), "--self", "--tx", "-t", "0.1"}});
+        EXPECT_EQ(outcome.status, 1) << limit;
+        EXPECT_THAT(outcome.output, HasSubstr("ulimit -n")) << limit;
+    }
 }
 
 TEST(MistakesTest, PortsThatAreNone) {
@@ -114,6 +161,10 @@ TEST(MistakesTest, NobodyToAsk) {
     Host host({.daemon = false});
     expect_mistake({{program("uvif-ctl"), "--hypervisor", host.hypervisor(0), "list"}}, "");
     expect_mistake({{program("uvif-ctl"), "--control", "/nonexistent/socket", "list"}}, "/nonexistent/socket");
+    expect_mistake({{program("uvif-ctl"), "--control", "/dev/null", "list"}}, "no socket");
+    expect_mistake({{program("uvif-ctl"), "--control", "/" + std::string(200, 'x'), "list"}}, "shorter");
+    expect_mistake({{program("uvif-ctl"), "--hypervisor", "bogus", "list"}}, "there is no hypervisor 'bogus'");
+    expect_usage({{program("uvif-ctl"), "show", std::string(100000, 'v')}}, "no vif has such a name");
     host.start_daemon();
     expect_mistake({{program("uvif-ctl"), "--hypervisor", host.hypervisor(0), "show", "vif9.9"}}, "vif9.9");
     expect_mistake({{program("uvif-perf"), "--tx", "--hypervisor", host.hypervisor(9)}}, "");
@@ -298,6 +349,11 @@ TEST_P(LackTest, ClosesTheVifWithASentence) {
     EXPECT_THAT(daemon.output(), HasSubstr(GetParam().sentence));
     const auto shown = host.ask({"show", fmt::format("vif{}.0", domain)});
     EXPECT_EQ(shown.value("port", ""), "tap") << shown;
+    const auto begun = std::chrono::steady_clock::now();
+    const Outcome attached = host.machine("attach", {std::to_string(host.create())});
+    EXPECT_EQ(attached.status, 1);
+    EXPECT_THAT(attached.output, AllOf(HasSubstr("refused: "), HasSubstr(GetParam().sentence)));
+    EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(5)) << "as if nobody had answered";
     daemon.send(SIGTERM);
     EXPECT_EQ(daemon.wait(), 0);
 }
@@ -307,6 +363,34 @@ const std::vector<std::string> hidden{"unshare", "--mount", "sh", "-c", "mount -
 const std::vector<std::string> masked{
     "unshare", "--mount", "sh", "-c", "mount --bind /dev/null /dev/net/tun && exec \"$@\"", "sh"};
 const std::vector<std::string> without_right{"setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"};
+
+TEST(MistakesTest, AnInterfaceThatIsDeletedInUseIsToldAtOnce) {
+    UVIF_NEEDS_PRIVILEGE();
+    const NetworkNamespace network;
+    Host host({.port = "tap", .network = network.fd()});
+    const unsigned domain = host.create();
+    host.attach(domain);
+    RawGuest guest(host, domain, 0, 2);
+    guest.connect();
+    ASSERT_TRUE(guest.backend_reaches("4"));
+    ASSERT_TRUE(network.shell(fmt::format("ip link del vif{}.0", domain)));
+    const std::string line = fmt::format("vif{0}.0: the interface vif{0}.0 was deleted", domain);
+    ASSERT_TRUE(eventually([&] { return host.log().contains(line); })) << host.log();
+    EXPECT_EQ(host.log().find(line), host.log().rfind(line)) << "once for all queues";
+}
+
+TEST(MistakesTest, RequestsThatAreNone) {
+    Host host;
+    const std::string control = host.hypervisor(0).substr(std::string("emulated:").size()) + ".netback";
+    const UniqueFd client = connect_to(control);
+    for (const std::string_view request :
+         {"\n", "nonsense\n", "[]\n", "7\n", "{}\n", "{\"command\":7}\n", "{\"command\":\"show\"}\n"}) {
+        ASSERT_GT(::send(client.get(), request.data(), request.size(), MSG_NOSIGNAL), 0);
+        std::array<char, 512> reply{};
+        ASSERT_GT(::recv(client.get(), reply.data(), reply.size() - 1, 0), 0);
+        EXPECT_THAT(reply.data(), HasSubstr("a request is one JSON object a line")) << request;
+    }
+}
 
 INSTANTIATE_TEST_SUITE_P(Lacks, LackTest,
                          testing::Values(Lack{"NoTunDevice", hidden, "load the kernel module tun"},

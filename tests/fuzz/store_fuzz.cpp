@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 
+#include "runtime/printable.hpp"
 #include "xen/emulated/store_connection.hpp"
 #include "xen/emulated/store_core.hpp"
 #include "xen/store_path.hpp"
@@ -199,7 +200,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         static_cast<void>(parse_decimal(node.value));
         static_cast<void>(parse_mac(node.value));
         static_cast<void>(parse_xenbus_state(node.value));
-        require(quote_value(node.value).size() < 200);
+        require(uvif::printable(node.value).size() < 300);
     });
     return 0;
 }

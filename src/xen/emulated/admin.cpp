@@ -25,7 +25,7 @@ Result<json> exchange(int socket, const json& request) {
         return propagate(received);
     }
     if (received->length == 0) {
-        return fail(EPIPE, "the emulated machine has gone");
+        return connection_closed(EPIPE);
     }
     const auto* octets = reinterpret_cast<const char*>(buffer.data());
     json answer = json::parse(octets, octets + received->length, nullptr, false);

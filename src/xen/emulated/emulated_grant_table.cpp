@@ -45,6 +45,7 @@ EmulatedGrantTable::~EmulatedGrantTable() {
 }
 
 GrantView* EmulatedGrantTable::find_view(DomainId domain) noexcept {
+    view_error_ = EINVAL;
     const auto known = views_.find(std::to_underlying(domain));
     GrantView* view = known == views_.end() ? nullptr : known->second.get();
     if (view == nullptr) {
@@ -52,11 +53,13 @@ GrantView* EmulatedGrantTable::find_view(DomainId domain) noexcept {
         try {
             auto attached = GrantView::attach(*hypercalls_, domain);
             if (!attached) {
+                view_error_ = attached.error().code == ENOMEM ? ENOMEM : EINVAL;
                 return nullptr;
             }
             view = attached->get();
             views_.emplace(std::to_underlying(domain), std::move(*attached));
         } catch (const std::bad_alloc&) {
+            view_error_ = ENOMEM;
             return nullptr;
         }
     }
@@ -116,7 +119,7 @@ int EmulatedGrantTable::map(DomainId domain, std::span<const GrantRef> refs, Acc
     }
     GrantView* view = view_of(domain);
     if (view == nullptr) {
-        return EINVAL;
+        return view_error_;
     }
     std::byte* window = nullptr;
     if (charged_) {

@@ -68,7 +68,7 @@ private:
         }
         return find_view(domain);
     }
-    GrantView* find_view(DomainId domain) noexcept;
+    GrantView* find_view(DomainId domain) noexcept;  ///< null: view_error_ says why
     void forget_dead_domains() noexcept;
 
     std::uint32_t take_slot() noexcept;
@@ -95,6 +95,7 @@ private:
     bool faulty_segments_;
 
     std::unordered_map<std::uint16_t, std::unique_ptr<GrantView>> views_;
+    int view_error_ = 0;                  ///< EINVAL, as from gntdev for whatever the guest did wrong, or ENOMEM
     std::array<GrantView*, 2> recent_{};  ///< two, since a copy between guests names two domains in turn
 
     std::unique_ptr<Held[]> held_;

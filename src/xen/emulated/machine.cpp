@@ -10,6 +10,8 @@
 #include <cstring>
 #include <utility>
 
+#include "runtime/describe_error.hpp"
+
 namespace uvif::xen {
 
 // Theory of operation
@@ -276,7 +278,7 @@ Result<int> Machine::event_fd(HandleId id) {
     if (!fd) {
         fd = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
         if (!fd) {
-            return fail(errno, fmt::format("cannot make an eventfd: {}", std::strerror(errno)));
+            return fail(errno, fmt::format("cannot make an eventfd: {}", describe_error(errno)));
         }
     }
     return fd.get();

@@ -127,7 +127,7 @@ private:
             return propagate(received);
         }
         if (received->length < sizeof(wire::Reply)) {
-            return fail(EPIPE, "the emulated machine has gone, or this domain was destroyed");
+            return connection_closed(EPIPE);
         }
         Answer answer;
         std::memcpy(&answer.reply, buffer_.data(), sizeof(wire::Reply));

@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "runtime/describe_error.hpp"
+
 namespace uvif::xen {
 namespace {
 
@@ -28,7 +30,7 @@ Result<sockaddr_un> address_of(const std::string& path) {
 Result<UniqueFd> new_socket(int flags) {
     UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0));
     if (!socket) {
-        return fail(errno, fmt::format("cannot make a socket: {}", std::strerror(errno)));
+        return fail(errno, fmt::format("cannot make a socket: {}", describe_error(errno)));
     }
     return socket;
 }
@@ -73,6 +75,12 @@ Result<UniqueFd> connect_to(const std::string& path) {
     return socket;
 }
 
+std::unexpected<Error> connection_closed(int error) {
+    return fail(error, fmt::format("the emulated machine closed the connection ({}): it ended, this domain was "
+                                   "destroyed, or it has no file descriptor left (raise its limit, ulimit -n)",
+                                   std::strerror(error)));
+}
+
 Result<void> send_message(int socket, std::span<const std::byte> message, int fd) {
     iovec piece{const_cast<std::byte*>(message.data()), message.size()};
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
@@ -93,7 +101,7 @@ Result<void> send_message(int socket, std::span<const std::byte> message, int fd
         sent = ::sendmsg(socket, &header, MSG_NOSIGNAL);
     } while (sent < 0 && errno == EINTR);
     if (sent < 0) {
-        return fail(errno, fmt::format("the emulated machine has gone ({})", std::strerror(errno)));
+        return connection_closed(errno);
     }
     return {};
 }
@@ -111,7 +119,7 @@ Result<Received> receive_message(int socket, std::span<std::byte> buffer) {
         length = ::recvmsg(socket, &header, MSG_CMSG_CLOEXEC);
     } while (length < 0 && errno == EINTR);
     if (length < 0) {
-        return fail(errno, fmt::format("the emulated machine has gone ({})", std::strerror(errno)));
+        return connection_closed(errno);
     }
     Received received;
     received.length = static_cast<std::size_t>(length);

@@ -18,6 +18,9 @@ Result<UniqueFd> listen_at(const std::string& path);
 /// ENOENT or ECONNREFUSED, with a remedy, when no machine is there.
 Result<UniqueFd> connect_to(const std::string& path);
 
+/// What is to be said of a machine that does not talk to us any more.
+std::unexpected<Error> connection_closed(int error);
+
 /// Sends one message, with a descriptor unless `fd` is -1. Never raises SIGPIPE.
 Result<void> send_message(int socket, std::span<const std::byte> message, int fd = -1);
 

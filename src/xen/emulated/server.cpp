@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "xen/emulated/server.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/describe_error.hpp"
 #include "xen/emulated/admin.hpp"
 #include "xen/emulated/call_service.hpp"
 #include "xen/emulated/seqpacket.hpp"
@@ -55,12 +54,11 @@ Result<std::unique_ptr<Server>> Server::create(Machine& machine, StoreCore& core
                                                std::string directory) {
     auto server = std::unique_ptr<Server>(new Server(machine, core, store, std::move(directory)));
     server->next_key_ = first_endpoint_key;
-    server->spare_ = UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
     server->epoll_ = UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
     epoll_event event{EPOLLIN, {.u64 = store_key}};
-    if (!server->epoll_ || ::epoll_ctl(server->epoll_.get(), EPOLL_CTL_ADD, store.fd(), &event) != 0) {
-        return fail(errno, fmt::format("cannot set up epoll: {}; raise the limit of open files (ulimit -n)",
-                                       std::strerror(errno)));
+    if (!server->acceptor_ || !server->epoll_ ||
+        ::epoll_ctl(server->epoll_.get(), EPOLL_CTL_ADD, store.fd(), &event) != 0) {
+        return fail(errno, fmt::format("cannot serve: {}", describe_error(errno)));
     }
     for (const DomainId domain : machine.domains()) {
         if (auto opened = server->open_domain(domain); !opened) {
@@ -184,15 +182,7 @@ void Server::serve(std::uint64_t key) {
 }
 
 void Server::accept_client(Kind listener, DomainId domain, int listening) {
-    UniqueFd socket(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!socket && (errno == EMFILE || errno == ENFILE)) {
-        // Without a descriptor to spare the client could not even be refused, and would keep us busy for ever.
-        spare_ = UniqueFd{};
-        socket = UniqueFd(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-        socket = UniqueFd{};
-        spare_ = UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-        return;
-    }
+    UniqueFd socket = acceptor_.accept(listening);
     const auto clients = std::ranges::count_if(endpoints_, [domain](const auto& entry) {
         return entry.second.kind == Kind::domain && entry.second.domain == domain;
     });

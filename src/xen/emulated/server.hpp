@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "runtime/acceptor.hpp"
 #include "uvif/error.hpp"
 #include "xen/emulated/machine.hpp"
 #include "xen/emulated/shared_memory.hpp"
@@ -60,7 +61,7 @@ private:
     StoreServer& store_;
     std::string directory_;
     UniqueFd epoll_;
-    UniqueFd spare_;  ///< given up for a moment to refuse a client when descriptors run out
+    Acceptor acceptor_;
     std::map<std::uint64_t, Endpoint> endpoints_;
     std::uint64_t next_key_ = 0;
     bool stopping_ = false;

@@ -11,8 +11,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <system_error>
 #include <utility>
+
+#include "runtime/describe_error.hpp"
 
 namespace uvif::xen {
 
@@ -27,7 +28,7 @@ bool would_wait(int error) noexcept {
 
 std::unexpected<Error> system_failure(std::string_view what, std::string_view path) {
     const int error = errno;
-    return fail(error, fmt::format("cannot {} {}: {}", what, path, std::generic_category().message(error)));
+    return fail(error, fmt::format("cannot {} {}: {}", what, path, describe_error(error)));
 }
 
 }  // namespace
@@ -126,33 +127,22 @@ void StoreServer::dispatch() {
 void StoreServer::accept(int listener) {
     const DomainId domain = listeners_.at(listener).domain;
     while (true) {
-        const int fd = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd < 0) {
-            // Without a free descriptor the listener stays ready: asking again at once would only spin.
-            if (!would_wait(errno) && errno != ECONNABORTED) {
-                pause_listeners(true);
-            }
+        UniqueFd accepted = acceptor_.accept(listener);
+        if (!accepted) {
             return;
         }
+        const int fd = accepted.get();
         const auto same_domain = std::ranges::count_if(
             clients_, [domain](const auto& entry) { return entry.second.connection->domain() == domain; });
         epoll_event event{.events = EPOLLIN, .data = {.fd = fd}};
         if (static_cast<std::size_t>(same_domain) >= connections_per_domain_max ||
             ::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) {
-            ::close(fd);
             continue;
         }
         clients_.emplace(
-            fd, Client{std::make_unique<StoreConnection>(core_, domain, [this, fd] { mark(fd); }), EPOLLIN, false});
+            accepted.release(),
+            Client{std::make_unique<StoreConnection>(core_, domain, [this, fd] { mark(fd); }), EPOLLIN, false});
     }
-}
-
-void StoreServer::pause_listeners(bool pause) {
-    for (const auto& [fd, listener] : listeners_) {
-        epoll_event event{.events = pause ? 0U : static_cast<std::uint32_t>(EPOLLIN), .data = {.fd = fd}};
-        ::epoll_ctl(epoll_, EPOLL_CTL_MOD, fd, &event);
-    }
-    paused_ = pause;
 }
 
 /// Called by a session that got its first waiting event.
@@ -202,9 +192,6 @@ void StoreServer::hang_up(int fd) {
     ::close(fd);
     clients_.erase(fd);
     std::erase(marked_, fd);
-    if (paused_) {
-        pause_listeners(false);
-    }
 }
 
 /// One read a turn, so that a busy client does not keep the others waiting.

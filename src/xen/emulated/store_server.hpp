@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/acceptor.hpp"
 #include "uvif/error.hpp"
 #include "xen/emulated/store_connection.hpp"
 #include "xen/emulated/store_core.hpp"
@@ -57,7 +58,6 @@ private:
     StoreServer(StoreCore& core, int epoll, int wake) : core_(core), epoll_(epoll), wake_(wake) {}
 
     void accept(int listener);
-    void pause_listeners(bool pause);
     void mark(int client);
     void serve_marked();
     void serve(int client, std::uint32_t events);
@@ -68,8 +68,8 @@ private:
     StoreCore& core_;
     int epoll_;
     int wake_;
+    Acceptor acceptor_;
     bool dispatching_ = false;
-    bool paused_ = false;  ///< out of descriptors: listening goes on when a client leaves
     std::map<int, Listener> listeners_;
     std::map<int, Client> clients_;
     std::vector<int> marked_;

@@ -9,6 +9,7 @@
 #include <random>
 #include <utility>
 
+#include "runtime/printable.hpp"
 #include "xen/emulated/hotplug.hpp"
 #include "xen/store_path.hpp"
 #include "xen/xenbus.hpp"
@@ -152,7 +153,7 @@ Result<DomainId> Toolstack::domain_named(const std::string& name) {
             return static_cast<DomainId>(*number);
         }
     }
-    return fail(ENOENT, fmt::format("there is no domain named {}", quote_value(name)));
+    return fail(ENOENT, fmt::format("there is no domain named \"{}\"", printable(name)));
 }
 
 Result<unsigned> Toolstack::free_devid(DomainId domain, Transaction t) {
@@ -185,7 +186,7 @@ Result<Toolstack::Vif> Toolstack::find_vif(DomainId domain, unsigned devid) {
     const std::string_view rest = std::string_view(*path).substr(prefix.size());
     const auto backend = parse_decimal(rest.substr(0, rest.find('/')), first_reserved_domain_id - 1);
     if (!backend) {
-        return fail(EINVAL, fmt::format("{}/backend names no backend: {}", record, quote_value(*path)));
+        return fail(EINVAL, fmt::format("{}/backend names no backend: \"{}\"", record, printable(*path)));
     }
     return vif_of(domain, devid, static_cast<DomainId>(*backend));
 }
@@ -253,8 +254,10 @@ Result<unsigned> Toolstack::write_vif(DomainId domain, const VifSpec& spec) {
     if (!backend) {
         return propagate(backend);
     }
-    if (auto known = store_.read(domain_path(domain) + "/domid"); !known) {
-        return fail(ENOENT, fmt::format("there is no domain {}", std::to_underlying(domain)));
+    for (const DomainId needed : {domain, *backend}) {
+        if (!store_.read(domain_path(needed) + "/domid")) {
+            return fail(ENOENT, fmt::format("there is no domain {}", std::to_underlying(needed)));
+        }
     }
     unsigned devid = 0;
     auto written = transact(store_, [&](Transaction t) -> Result<void> {
@@ -266,6 +269,11 @@ Result<unsigned> Toolstack::write_vif(DomainId domain, const VifSpec& spec) {
         const Vif vif = vif_of(domain, devid, *backend);
         if (store_.read(vif.libxl_path, t)) {
             return fail(EEXIST, fmt::format("domain {} has a vif {} already", std::to_underlying(domain), devid));
+        }
+        // What was wrong with an earlier device of that number says nothing of this one.
+        if (auto removed = store_.remove(error_path(*backend, vif.backend_path), t);
+            !removed && removed.error().code != ENOENT) {
+            return removed;
         }
         return write_vif_nodes(t, vif, spec);
     });
@@ -285,12 +293,15 @@ Result<unsigned> Toolstack::attach_vif(DomainId domain, const VifSpec& spec) {
         return propagate(vif);
     }
     // A backend that has nothing to wait for may have passed through InitWait before anybody looked.
-    auto done = wait_for_backend(*vif, "reach InitWait (is the netback daemon running?)", [](std::uint32_t state) {
-        return state == std::to_underlying(XenbusState::init_wait) ||
-               state == std::to_underlying(XenbusState::connected);
-    });
+    bool refused = false;
+    auto done =
+        wait_for_backend(*vif, "reach InitWait (is the netback daemon running?)", [&refused](std::uint32_t state) {
+            refused = state == std::to_underlying(XenbusState::closed);
+            return refused || state == std::to_underlying(XenbusState::init_wait) ||
+                   state == std::to_underlying(XenbusState::connected);
+        });
     if (done) {
-        done = run_script(*vif, "online");
+        done = refused ? refusal(*vif) : run_script(*vif, "online");
     }
     if (!done) {
         [[maybe_unused]] const auto undone = take_away(*vif, false);
@@ -405,6 +416,15 @@ Result<void> Toolstack::wait_for_backend(const Vif& vif, std::string_view what, 
                                 std::chrono::duration_cast<std::chrono::seconds>(limits_.backend).count(), what));
     }
     return {};
+}
+
+/// A device that was just made and is Closed: nobody asked for that but the backend.
+std::unexpected<Error> Toolstack::refusal(const Vif& vif) {
+    const std::string path = error_path(vif.backend, vif.backend_path);
+    const auto reason = store_.read(path);
+    return fail(ECONNREFUSED,
+                fmt::format("the backend of vif {} of domain {} refused: {}", vif.devid, std::to_underlying(vif.domain),
+                            reason ? printable(*reason, 512) : fmt::format("{} does not say why, see its log", path)));
 }
 
 Result<void> Toolstack::run_script(const Vif& vif, const std::string& action) {

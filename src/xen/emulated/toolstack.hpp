@@ -49,7 +49,7 @@ public:
     Result<unsigned> write_vif(DomainId domain, const VifSpec& spec);
 
     /// write_vif, then waits for the backend to reach InitWait and runs the hotplug script. When either fails, the
-    /// device is taken away again.
+    /// device is taken away again. ECONNREFUSED, in the backend's own words: it closed instead.
     Result<unsigned> attach_vif(DomainId domain, const VifSpec& spec);
 
     /// Asks the backend to close and waits for it, runs the script, removes the nodes. ETIMEDOUT: the backend did
@@ -87,6 +87,7 @@ private:
     Result<void> run_script(const Vif& vif, const std::string& action);
     template <class Accept>
     Result<void> wait_for_backend(const Vif& vif, std::string_view what, Accept&& accept);
+    std::unexpected<Error> refusal(const Vif& vif);
     std::uint32_t state_at(const std::string& directory);
 
     Store& store_;

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include "xen/emulated/vif_spec.hpp"
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <random>
+#include <set>
+#include <sstream>
 
 #include "runtime/limits.hpp"
 #include "xen/store_path.hpp"
@@ -86,6 +90,29 @@ std::optional<VifSpec::Rate> rate_of(std::string_view text) {
     return rate;
 }
 
+/// What a network card may have: not a group's address, nor none at all.
+bool is_card_address(std::string_view text) {
+    const auto mac = parse_mac(text);
+    return mac && ((*mac)[0] & 1) == 0 && *mac != MacAddress{};
+}
+
+/// Addresses with spaces between them, as xl takes them; each may have the length of its prefix behind a slash.
+bool are_ip_addresses(std::string_view text) {
+    std::istringstream words{std::string(text)};
+    bool any = false;
+    for (std::string word; words >> word; any = true) {
+        const std::string address = word.substr(0, word.find('/'));
+        const bool has_prefix = address.size() < word.size();
+        std::array<unsigned char, sizeof(in6_addr)> ignored{};
+        const bool v4 = ::inet_pton(AF_INET, address.c_str(), ignored.data()) == 1;
+        const bool v6 = ::inet_pton(AF_INET6, address.c_str(), ignored.data()) == 1;
+        if ((!v4 && !v6) || (has_prefix && !parse_decimal(word.substr(address.size() + 1), v4 ? 32 : 128))) {
+            return false;
+        }
+    }
+    return any;
+}
+
 std::string random_mac() {
     // 00:16:3e is the Xen project's own prefix.
     std::random_device entropy;
@@ -98,7 +125,7 @@ std::string set(VifSpec& spec, std::string_view key, std::string_view value) {
     const std::string text(value);
     if (key == "mac") {
         spec.mac = text;
-        return parse_mac(value) ? "" : "six pairs of hexadecimal digits with colons";
+        return is_card_address(value) ? "" : "six pairs of hexadecimal digits with colons, and no multicast address";
     }
     if (key == "devid") {
         spec.devid = whole_number(value, 0, max_devid);
@@ -121,8 +148,12 @@ std::string set(VifSpec& spec, std::string_view key, std::string_view value) {
         spec.script = value.starts_with('/') ? text : "/etc/xen/scripts/" + text;
         return value.empty() ? "a path" : "";
     }
-    if (key == "bridge" || key == "ip" || key == "vifname" || key == "backend") {
-        (key == "bridge" ? spec.bridge : key == "ip" ? spec.ip : key == "vifname" ? spec.vifname : spec.backend) = text;
+    if (key == "ip") {
+        spec.ip = text;
+        return are_ip_addresses(value) ? "" : "an IP address, or several with spaces between them";
+    }
+    if (key == "bridge" || key == "vifname" || key == "backend") {
+        (key == "bridge" ? spec.bridge : key == "vifname" ? spec.vifname : spec.backend) = text;
         return value.empty() ? "something" : "";
     }
     return "left out: the keys are mac, bridge, script, ip, rate, mtu, vifname, backend, devid and type";
@@ -132,12 +163,17 @@ std::string set(VifSpec& spec, std::string_view key, std::string_view value) {
 
 Result<VifSpec> VifSpec::parse(std::string_view text) {
     VifSpec spec;
+    std::set<std::string_view> seen;
     while (!text.empty()) {
         const std::string_view entry = text.substr(0, text.find(','));
         text.remove_prefix(std::min(text.size(), entry.size() + 1));
         const std::string_view key = entry.substr(0, entry.find('='));
         if (key.size() == entry.size()) {
             return fail(EINVAL, fmt::format("vif entry '{}' is not of the form key=value", entry.substr(0, 64)));
+        }
+        if (!seen.insert(key).second) {
+            return fail(EINVAL,
+                        fmt::format("vif entry '{}' is the second of its key: leave one out", entry.substr(0, 64)));
         }
         const std::string wanted = set(spec, key, entry.substr(key.size() + 1));
         if (!wanted.empty()) {

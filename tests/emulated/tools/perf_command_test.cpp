@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <future>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -179,10 +180,8 @@ protected:
         machine_ = std::move(*machine);
         ASSERT_TRUE(eventually(UVIF_MACHINE " list " + folder));
         ASSERT_EQ(run(UVIF_MACHINE " create " + folder).output, "1\n");
-        auto backend = uvif::perf::ChildProcess::start(
-            {UVIF_NETBACK, "--hypervisor", "emulated:" + folder + "/dom0", "--port", "null:sink"}, {});
-        ASSERT_TRUE(backend);
-        backend_ = std::move(*backend);
+        dom0_ = "emulated:" + folder + "/dom0";
+        start_backend();
         ctl_ = UVIF_CTL " --hypervisor emulated:" + folder + "/dom0 ";
         guest_ = " --hypervisor emulated:" + folder + "/dom1 ";
         ASSERT_TRUE(eventually(ctl_ + "version"));
@@ -193,6 +192,12 @@ protected:
         backend_.stop();
         machine_.stop();
         PerfCommand::TearDown();
+    }
+    void start_backend() {
+        auto backend =
+            uvif::perf::ChildProcess::start({UVIF_NETBACK, "--hypervisor", dom0_, "--port", "null:sink"}, {});
+        ASSERT_TRUE(backend);
+        backend_ = std::move(*backend);
     }
     static bool eventually(const std::string& command) {
         for (int i = 0; i < 600; ++i) {
@@ -206,6 +211,7 @@ protected:
 
     uvif::perf::ChildProcess machine_;
     uvif::perf::ChildProcess backend_;
+    std::string dom0_;
     std::string ctl_;
     std::string guest_;
 };
@@ -251,6 +257,28 @@ TEST_F(RunningMachine, SaysWhatCannotBeShown) {
     EXPECT_THAT(nobody.output, HasSubstr("nobody listens"));
     EXPECT_GT(run(UVIF_CTL).status, 0);
     EXPECT_GT(run(UVIF_CTL " show").status, 0);
+}
+
+TEST_F(RunningMachine, ABackendThatIsRestartedLeavesTheReportWhole) {
+    auto guest = std::async(std::launch::async, [this] { return run(UVIF_PERF + guest_ + "--tx -t 6 -i 0.5 -J"); });
+    ASSERT_TRUE(eventually(ctl_ + "stats vif1.0 | grep -q '^tx_packets: '"));
+    backend_.stop();
+    start_backend();
+    const Ended ended = guest.get();
+    EXPECT_EQ(ended.status, 0) << ended.output;
+    const json report = json::parse(ended.output, nullptr, false);
+    ASSERT_TRUE(report.is_object()) << ended.output;
+    EXPECT_THAT(report.at("start").at("notes").dump(), HasSubstr("the backend was restarted"));
+    EXPECT_GT(report.at("end").at("sum").at("packets"), 0);
+    EXPECT_FALSE(report.at("end").at("sum").contains("dropped_packets")) << "nobody has counted them all";
+    EXPECT_TRUE(report.at("intervals").back().contains("dropped_packets")) << "the new one is not asked";
+}
+
+TEST_F(RunningMachine, ASignalEndsTheWaitForABackend) {
+    backend_.stop();
+    const Ended ended = run("timeout --preserve-status -s INT 1 " UVIF_PERF + guest_ + "--tx");
+    EXPECT_EQ(ended.status, 1);
+    EXPECT_THAT(ended.output, HasSubstr("uvif-perf: interrupted while waiting for the backend"));
 }
 
 TEST_F(RunningMachine, ABackendThatDiesEndsTheRunWithASentence) {

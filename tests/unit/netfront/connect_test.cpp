@@ -15,9 +15,11 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <future>
 #include <memory>
 #include <string>
 #include <thread>
@@ -124,7 +126,10 @@ protected:
             }
         });
     }
-    static std::vector<XenbusState> answers(XenbusState frontend) {
+    [[nodiscard]] std::vector<XenbusState> answers(XenbusState frontend) const {
+        if (frontend == refused_) {
+            return {XenbusState::closing, XenbusState::closed};
+        }
         switch (frontend) {
             case XenbusState::initialising:
                 return {XenbusState::closing, XenbusState::closed, XenbusState::init_wait};
@@ -135,6 +140,17 @@ protected:
             default:
                 return {};
         }
+    }
+    /// Once the frontend has begun.
+    std::future<void> start_backend_later(unsigned devid) {
+        EXPECT_TRUE(store_->write(frontend(devid) + "/state", "6"));
+        config_.connect_timeout_ms = 60000;
+        return std::async(std::launch::async, [this, devid] {
+            while (store_->read(frontend(devid) + "/state").value_or("1") != "1") {
+                std::this_thread::sleep_for(std::chrono::milliseconds(10));
+            }
+            start_backend(devid);
+        });
     }
     /// Files that say that a device of this machine is in use.
     [[nodiscard]] std::size_t lock_files() const {
@@ -154,6 +170,7 @@ protected:
     }
 
     std::string directory_;
+    XenbusState refused_ = XenbusState::unknown;  ///< where the backend ends it
     pid_t machine_ = -1;
     DomainId guest_{1};
     std::unique_ptr<xen::Hypervisor> dom0_;
@@ -199,6 +216,38 @@ TEST_F(NetfrontConnect, says_why_the_backend_did_not_come) {
     device = Device::connect(config_);
     ASSERT_FALSE(device);
     EXPECT_THAT(device.error().message, HasSubstr("no state"));
+}
+
+TEST_F(NetfrontConnect, a_refusal_is_not_waited_out) {
+    attach(0);
+    const std::string reason = xen::error_path(DomainId{0}, backend(0));
+    for (const XenbusState refused : {XenbusState::initialising, XenbusState::connected}) {
+        refused_ = refused;
+        const auto starting = start_backend_later(0);
+        auto device = Device::connect(config_);
+        ASSERT_FALSE(device);
+        EXPECT_EQ(device.error().code, ECONNREFUSED) << device.error().message;
+        EXPECT_THAT(device.error().message, AllOf(HasSubstr("vif 0"), HasSubstr(reason)));
+        stop_backend();
+        set_backend(0, "state", "1");
+    }
+    ASSERT_TRUE(store_->write(reason, "12 no memory\n"));
+    ASSERT_TRUE(store_->set_permissions(reason, {{DomainId{0}, 'n'}, {guest_, 'r'}}));
+    const auto starting = start_backend_later(0);
+    EXPECT_THAT(Device::connect(config_).error().message, HasSubstr("the backend refused: 12 no memory\\x0a"));
+}
+
+TEST_F(NetfrontConnect, a_backend_that_was_closed_before_may_come_back) {
+    attach(0);
+    set_backend(0, "state", "6");
+    config_.connect_timeout_ms = 60000;
+    const auto starts_late = std::async(std::launch::async, [this] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(2500));  // beyond what a refusal takes to be believed
+        start_backend(0);
+    });
+    auto device = Device::connect(config_);
+    ASSERT_TRUE(device) << device.error().message;
+    EXPECT_EQ((*device)->state(), LinkState::up);
 }
 
 TEST_F(NetfrontConnect, connects_closes_and_connects_again) {

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -127,6 +130,22 @@ TEST_P(GrantTableTest, ReferencesAndDomainsThatDoNotExistAreRefused) {
     std::byte* page = nullptr;
     MappingId id;
     EXPECT_EQ(table->map(nobody, std::span(&good, 1), Access::read_only, std::span(&page, 1), id), EINVAL);
+}
+
+TEST_P(GrantTableTest, AMappingWithoutAddressSpaceSaysSo) {
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_AS, &before), 0);
+    std::size_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const GrantRef ref = granted('a');
+    std::byte* page = nullptr;
+    MappingId id;
+    const rlimit none{pages * page_size, before.rlim_max};
+    ASSERT_EQ(::setrlimit(RLIMIT_AS, &none), 0);
+    const int error = map_one(ref, Access::read_only, page, id);
+    ASSERT_EQ(::setrlimit(RLIMIT_AS, &before), 0);
+    EXPECT_EQ(error, ENOMEM);
+    EXPECT_EQ(map_one(ref, Access::read_only, page, id), 0);
 }
 
 TEST_P(GrantTableTest, MapIsAllOrNothing) {

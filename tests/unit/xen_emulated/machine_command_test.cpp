@@ -139,12 +139,17 @@ TEST_F(MachineCommandTest, MistakesAreOneSentence) {
         {"destroy 9", "there is no domain 9"},
         {"destroy x", "x"},
         {"create --nam", "--nam"},
+        {"create --name ''", "1 to 64 printable"},
+        {"create --name 'a\nb'", "1 to 64 printable"},
+        {"create --name a/b", "1 to 64 printable"},
+        {"attach 0 backend=99", "there is no domain 99"},
     };
     for (const auto& [arguments, why] : cases) {
         const Outcome outcome = machine(arguments);
         EXPECT_NE(outcome.status, 0) << arguments;
         EXPECT_THAT(outcome.output, HasSubstr(why)) << arguments;
     }
+    EXPECT_THAT(shell(std::string(UVIF_MACHINE) + " start ''").output, HasSubstr("the path of a directory is needed"));
     for (const std::string command : {"", "dance", "create /nonexistent", "start /nonexistent/deep", "start /proc/x"}) {
         const Outcome outcome = shell(std::string(UVIF_MACHINE) + " " + command);
         EXPECT_NE(outcome.status, 0) << command;

@@ -130,7 +130,9 @@ TEST_F(ToolstackTest, ADriverDomainIsFoundByName) {
     EXPECT_TRUE(driver_store->write("backend/vif/1/0/state", "2", Transaction::none));
     EXPECT_EQ(must(driver_store->read("/local/domain/1/device/vif/0/state", Transaction::none)), "1");
     EXPECT_EQ(must(toolstack.list_vifs(host.guest))[0].backend, driver);
-    EXPECT_EQ(toolstack.write_vif(host.guest, must(VifSpec::parse("backend=nowhere"))).error().code, ENOENT);
+    for (const char* nobody : {"backend=nowhere", "backend=99"}) {
+        EXPECT_EQ(toolstack.write_vif(host.guest, must(VifSpec::parse(nobody))).error().code, ENOENT);
+    }
 }
 
 TEST_F(ToolstackTest, AttachWaitsForTheBackendAndDetachForItsClosing) {

@@ -56,22 +56,47 @@ TEST(VifSpecTest, RatesAreAsXlReadsThem) {
 }
 
 TEST(VifSpecTest, MistakesAreNamed) {
-    for (const char* text : {"mac=00:16:3e", "mac=00:16:3e:00:00:0g",
-                             "devid=-1",     "devid=65536",
-                             "devid=1x",     "mtu=67",
-                             "mtu=65518",    "mtu=",
-                             "rate=fast",    "rate=10M",
-                             "rate=0b/s",    "rate=1MB/s@",
-                             "rate=1MB/s@5", "rate=1MB/s@0ms",
-                             "rate=1MB/sx",  "type=veth",
-                             "bridge=",      "script=",
-                             "colour=blue",  "bridge",
-                             "=x",           "rate=99999999999999999999b/s"}) {
+    for (const char* text : {"mac=00:16:3e",
+                             "mac=00:16:3e:00:00:0g",
+                             "devid=-1",
+                             "devid=65536",
+                             "devid=1x",
+                             "mtu=67",
+                             "mtu=65518",
+                             "mtu=",
+                             "rate=fast",
+                             "rate=10M",
+                             "rate=0b/s",
+                             "rate=1MB/s@",
+                             "rate=1MB/s@5",
+                             "rate=1MB/s@0ms",
+                             "rate=1MB/sx",
+                             "type=veth",
+                             "bridge=",
+                             "script=",
+                             "colour=blue",
+                             "bridge",
+                             "ip=x",
+                             "ip=10.0.0.1/33",
+                             "ip=",
+                             "mac=01:00:5e:00:00:01",
+                             "mac=00:00:00:00:00:00",
+                             "mac=ff:ff:ff:ff:ff:ff",
+                             "=x",
+                             "rate=99999999999999999999b/s"}) {
         const auto spec = VifSpec::parse(text);
         ASSERT_FALSE(spec) << text;
         EXPECT_EQ(spec.error().code, EINVAL);
         EXPECT_THAT(spec.error().message, HasSubstr(text));
     }
+}
+
+TEST(VifSpecTest, AKeyIsGivenOnce) {
+    EXPECT_THAT(VifSpec::parse("mtu=1500,bridge=a,mtu=9000").error().message, HasSubstr("'mtu=9000' is the second"));
+}
+
+TEST(VifSpecTest, AddressesOfBothKindsMayBeSeveral) {
+    EXPECT_EQ(VifSpec::parse("ip=10.0.0.1/24 fd00::1").value().ip, "10.0.0.1/24 fd00::1");
 }
 
 }  // namespace
