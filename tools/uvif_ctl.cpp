@@ -151,7 +151,12 @@ Result<void> run(const Options& options, const std::string& command) {
     } else if (command == "show") {
         print_vif(*answer);
     } else if (command == "stats") {
-        print_counters(answer->at("statistics"), options.zeros);
+        if (answer->at("queues") == 0) {
+            fmt::print("{} is {} and has no queues: counters begin with a connection\n", options.vif,
+                       answer->at("state").get<std::string>());
+        } else {
+            print_counters(answer->at("statistics"), options.zeros);
+        }
     } else {
         print_counters(*answer, true);
     }

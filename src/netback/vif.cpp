@@ -2,6 +2,7 @@
 #include "netback/vif.hpp"
 
 #include <fmt/format.h>
+#include <net/if.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -38,6 +39,7 @@ bool Vif::evaluate() {
         if (!view) {
             return true;  // the store does not answer: that says nothing about the device
         }
+        adopt_interface(view->self);
         if (view->self == XenbusState::initialising && (prepared_ || unusable_)) {
             // Nobody writes that into a device that has begun: it was taken away and made anew between two looks.
             end();
@@ -58,6 +60,18 @@ bool Vif::evaluate() {
         take(*view, step);
     }
     return true;
+}
+
+/// A daemon before us may have begun with this device and left its interface, which goes when the device goes.
+void Vif::adopt_interface(XenbusState state) {
+    const bool begun = state == XenbusState::init_wait || state == XenbusState::closing || state == XenbusState::closed;
+    if (std::exchange(looked_at_, true) || prepared_ || !begun || around_.settings.port.kind != PortSpec::Kind::tap ||
+        ::if_nametoindex(device_.interface.c_str()) == 0) {
+        return;
+    }
+    if (auto opened = open_interface(); !opened) {
+        log(budget_, LogLevel::warning, "{}: {}", name_, opened.error().message);
+    }
 }
 
 void Vif::end() {
@@ -134,11 +148,12 @@ std::optional<BackendView> Vif::look() {
     view.frontend = xen::parse_xenbus_state(frontend.value_or(""));
     const auto hotplug = text(backend_ + "/hotplug-status");
     view.hotplug = hotplug ? xen::parse_hotplug(*hotplug) : xen::Hotplug::absent;
-    if (view.hotplug == xen::Hotplug::error && !std::exchange(hotplug_failed_, true)) {
-        report({EIO,
-                fmt::format("the hotplug script failed: \"{}\"; see its log in /var/log/xen, and `bridge` and `script` "
-                            "of the vif",
-                            printable(text(backend_ + "/hotplug-error").value_or("")))});
+    if (view.hotplug == xen::Hotplug::error && view.self == XenbusState::init_wait &&
+        !std::exchange(hotplug_failed_, true)) {
+        report(
+            {EIO, fmt::format("the hotplug script failed: \"{}\"; see the log of the toolstack (xl's: /var/log/xen), "
+                              "and the vif's `bridge` and `script`",
+                              printable(text(backend_ + "/hotplug-error").value_or(""), 256))});
     }
     view.attached = attached_;
     view.broken = broken_;

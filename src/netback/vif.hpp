@@ -75,6 +75,7 @@ private:
     [[nodiscard]] std::optional<xen::BackendView> look();
     void take(const xen::BackendView& view, const xen::BackendStep& step);
     void write_state(xen::XenbusState from, xen::XenbusState to);
+    void adopt_interface(xen::XenbusState state);
     void end();
     Result<void> prepare();
     Result<void> open_interface();
@@ -98,6 +99,7 @@ private:
 
     xen::XenbusState state_ = xen::XenbusState::unknown;  // as last seen, for describe()
     xen::XenbusState frontend_state_ = xen::XenbusState::unknown;
+    bool looked_at_ = false;  ///< at least once
     bool prepared_ = false;
     bool attached_ = false;
     bool broken_ = false;

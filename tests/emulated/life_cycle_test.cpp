@@ -262,6 +262,22 @@ TEST_P(HotplugTest, IsTakenBackWhenTheScriptExitsWithAnError) {
     EXPECT_FALSE(host_->exists(backend()));
 }
 
+TEST_P(LifeCycleTest, AnInterfaceGoesWithItsDeviceWhicheverDaemonMadeIt) {
+    host_->attach(domain_);
+    RawGuest guest(*host_, domain_);
+    guest.connect();
+    ASSERT_TRUE(guest.backend_reaches("4"));
+    guest.set_state("5");
+    ASSERT_TRUE(guest.backend_reaches("5"));
+    guest.set_state("6");
+    ASSERT_TRUE(guest.backend_reaches("6"));
+    host_->daemon().send(SIGTERM);
+    ASSERT_EQ(host_->daemon().wait(), 0);
+    host_->start_daemon();
+    EXPECT_EQ(host_->ask({"show", interface()}).at("state"), "Closed");
+    host_->destroy(domain_);
+}
+
 TEST_P(LifeCycleTest, OneOfTwoVifsIsDetached) {
     host_->attach(domain_);
     EXPECT_EQ(host_->attach(domain_), 1U);
