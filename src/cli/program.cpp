@@ -61,7 +61,7 @@ int run(CLI::App& app, int argc, char** argv, const std::function<Result<void>()
         }
     } catch (const CLI::ParseError& error) {
         status = app.exit(error) == 0 ? 0 : 2;  // --help and --version are 0; CLI11 numbers its errors
-    } catch (const std::exception& error) {  // no memory, no more threads, or stdout, of which more below
+    } catch (const std::exception& error) {     // no memory, no more threads, or stdout, of which more below
         if (std::ferror(stdout) == 0) {
             complain(name, error.what());
         }
