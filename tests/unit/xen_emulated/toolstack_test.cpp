@@ -4,12 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
 
+#include "support/process.hpp"
 #include "unit/xen_emulated/host.hpp"
 
 namespace uvif::xen {
@@ -83,8 +83,7 @@ protected:
         return dom0_store->read(path, Transaction::none).value_or("<missing>");
     }
     std::string script(const std::string& body) {
-        const std::string path =
-            (std::filesystem::temp_directory_path() / ("uvif-hotplug-" + std::to_string(::getpid()))).string();
+        const std::string path = directory_.path() + "/hotplug";
         std::ofstream(path) << "#!/bin/sh\n" << body << "\n";
         EXPECT_EQ(::chmod(path.c_str(), S_IRWXU), 0);
         return path;
@@ -95,6 +94,7 @@ protected:
     std::unique_ptr<Store> guest_store = must(host.host->open(host.guest)->open_store());
 
 private:
+    test::TemporaryDirectory directory_;
     std::unique_ptr<AnsweringStore> opened_;
 };
 
