@@ -206,7 +206,7 @@ TEST_P(PairProperty, NothingIsLostReorderedOrLeftAsleep) {
                     break;
                 case 2:
                     // Now and then more at once than the guest's ring holds: the backend sleeps with packets in hand.
-                    for (int burst = step < 192 ? 1 : 20; burst > 0; --burst) {
+                    for (int burst = step < 240 ? 1 : 20; burst > 0; --burst) {
                         pair.offer_packet(length);
                     }
                     break;
