@@ -241,11 +241,12 @@ TEST_F(NetfrontConnect, a_backend_that_was_closed_before_may_come_back) {
     attach(0);
     set_backend(0, "state", "6");
     config_.connect_timeout_ms = 60000;
+    const Config config = config_;  // start_backend() changes the other on its thread
     const auto starts_late = std::async(std::launch::async, [this] {
         std::this_thread::sleep_for(std::chrono::milliseconds(2500));  // beyond what a refusal takes to be believed
         start_backend(0);
     });
-    auto device = Device::connect(config_);
+    auto device = Device::connect(config);
     ASSERT_TRUE(device) << device.error().message;
     EXPECT_EQ((*device)->state(), LinkState::up);
 }
