@@ -292,16 +292,17 @@ Result<unsigned> Toolstack::attach_vif(DomainId domain, const VifSpec& spec) {
     if (!vif) {
         return propagate(vif);
     }
-    // A backend that has nothing to wait for may have passed through InitWait before anybody looked.
-    bool refused = false;
-    auto done =
-        wait_for_backend(*vif, "reach InitWait (is the netback daemon running?)", [&refused](std::uint32_t state) {
-            refused = state == std::to_underlying(XenbusState::closed);
-            return refused || state == std::to_underlying(XenbusState::init_wait) ||
-                   state == std::to_underlying(XenbusState::connected);
-        });
+    // A backend that has nothing to wait for may have passed through InitWait before anybody looked, and its guest may
+    // have come and gone.
+    auto done = wait_for_backend(*vif, "reach InitWait (is the netback daemon running?)", [](std::uint32_t state) {
+        return state == std::to_underlying(XenbusState::init_wait) ||
+               state == std::to_underlying(XenbusState::connected) || state == std::to_underlying(XenbusState::closed);
+    });
     if (done) {
-        done = refused ? refusal(*vif) : run_script(*vif, "online");
+        done = check_not_refused(*vif);
+    }
+    if (done) {
+        done = run_script(*vif, "online");
     }
     if (!done) {
         [[maybe_unused]] const auto undone = take_away(*vif, false);
@@ -418,13 +419,14 @@ Result<void> Toolstack::wait_for_backend(const Vif& vif, std::string_view what, 
     return {};
 }
 
-/// A device that was just made and is Closed: nobody asked for that but the backend.
-std::unexpected<Error> Toolstack::refusal(const Vif& vif) {
-    const std::string path = error_path(vif.backend, vif.backend_path);
-    const auto reason = store_.read(path);
-    return fail(ECONNREFUSED,
-                fmt::format("the backend of vif {} of domain {} refused: {}", vif.devid, std::to_underlying(vif.domain),
-                            reason ? printable(*reason, 512) : fmt::format("{} does not say why, see its log", path)));
+/// A backend that closed a device because of its guest leaves no reason.
+Result<void> Toolstack::check_not_refused(const Vif& vif) {
+    const auto reason = store_.read(error_path(vif.backend, vif.backend_path));
+    if (!reason || state_at(vif.backend_path) != std::to_underlying(XenbusState::closed)) {
+        return {};
+    }
+    return fail(ECONNREFUSED, fmt::format("the backend of vif {} of domain {} refused: {}", vif.devid,
+                                          std::to_underlying(vif.domain), printable(*reason, 512)));
 }
 
 Result<void> Toolstack::run_script(const Vif& vif, const std::string& action) {

@@ -87,7 +87,7 @@ private:
     Result<void> run_script(const Vif& vif, const std::string& action);
     template <class Accept>
     Result<void> wait_for_backend(const Vif& vif, std::string_view what, Accept&& accept);
-    std::unexpected<Error> refusal(const Vif& vif);
+    Result<void> check_not_refused(const Vif& vif);
     std::uint32_t state_at(const std::string& directory);
 
     Store& store_;
