@@ -10,11 +10,11 @@
 
 namespace uvif {
 
-/// The copies of one turn of one queue, done in one call. One thread; reused, never grows.
+/// The copies of one turn of one queue pair, done in one call. One thread; reused, never grows.
 class CopyBatch {
 public:
-    /// A turn touches at most one ring's worth of slots, and a slot is one segment.
-    static constexpr std::uint32_t capacity = 256;
+    /// A turn touches at most two rings' worth of slots, and a slot is one segment.
+    static constexpr std::uint32_t capacity = 2 * 256;
 
     [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
     [[nodiscard]] bool empty() const noexcept { return size_ == 0; }

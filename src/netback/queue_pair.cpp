@@ -54,7 +54,7 @@ Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_por
         return propagate(tx);
     }
     tx_ = std::move(*tx);
-    auto rx = RxQueue::create(*rx_ring, config.domain, grants, *port_, config.rx);
+    auto rx = RxQueue::create(*rx_ring, config.domain, *port_, config.rx);
     if (!rx) {
         return propagate(rx);
     }
@@ -112,12 +112,22 @@ bool QueuePair::turn() noexcept {
     if (disabled_) {
         return false;
     }
-    const TxQueue::Turn tx = tx_->turn();
-    const RxQueue::Turn rx = rx_->turn(port_readable_);
+    copies_.clear();
+    const RxQueue::Gathered rx = rx_->gather(port_readable_, copies_);
     if (rx.port_empty && port_->fd() >= 0) {
         port_readable_ = false;
     }
-    notify(tx.notify, rx.notify);
+    const std::uint32_t rx_copies = copies_.size();
+    const bool tx_worked = tx_->gather(copies_);
+    if (!copies_.empty()) {
+        // One call for both directions: the counters name the one with more in it.
+        copies_.size() > 2 * rx_copies ? tx_->count_copy_call() : rx_->count_copy_call();
+        copies_.flush(worker_.grants());
+    }
+    const bool notify_rx = rx_->publish(copies_);
+    const bool notify_tx = tx_->publish(copies_);
+    notify(notify_tx, notify_rx);
+    tx_->send();
     if (!port_->writable()) {
         set_interest(interest_ | EPOLLOUT);
     }
@@ -126,7 +136,7 @@ bool QueuePair::turn() noexcept {
         on_rogue_(rogue());
         return false;
     }
-    return tx.worked || rx.worked;
+    return tx_worked || rx.worked;
 }
 
 /// At most one event a channel and turn.

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "grant/copy_batch.hpp"
 #include "grant/mapped_page.hpp"
 #include "netback/rx_queue.hpp"
 #include "netback/tx_queue.hpp"
@@ -81,6 +82,7 @@ private:
     std::optional<xen::EventPort> rx_event_;  // equals tx_event_ when not split
     std::unique_ptr<TxQueue> tx_;
     std::unique_ptr<RxQueue> rx_;
+    CopyBatch copies_;  ///< of the turn, both directions
 };
 
 }  // namespace uvif::netback

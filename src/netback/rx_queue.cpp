@@ -23,20 +23,18 @@ constexpr std::uint32_t cache_line = 64;
 constexpr std::uint32_t rx_colours = 32;
 }  // namespace
 
-Result<std::unique_ptr<RxQueue>> RxQueue::create(ring::RxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
-                                                 Port& port, RxFeatures features) {
+Result<std::unique_ptr<RxQueue>> RxQueue::create(ring::RxBackRing ring, xen::DomainId domain, Port& port,
+                                                 RxFeatures features) {
     auto buffers = BufferPool::create(packets_per_turn, limits::packet_length + 1);
     if (!buffers) {
         return propagate(buffers);
     }
-    return std::unique_ptr<RxQueue>(new RxQueue(ring, domain, grants, port, features, std::move(*buffers)));
+    return std::unique_ptr<RxQueue>(new RxQueue(ring, domain, port, features, std::move(*buffers)));
 }
 
-RxQueue::RxQueue(ring::RxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port, RxFeatures features,
-                 BufferPool buffers)
+RxQueue::RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeatures features, BufferPool buffers)
     : ring_(ring),
       domain_(domain),
-      grants_(grants),
       port_(port),
       features_(features),
       buffers_(std::move(buffers)),
@@ -54,25 +52,26 @@ std::uint32_t RxQueue::slots_needed(const Packet& packet) noexcept {
     return pages + (packet.offload.gso_type != GsoType::none ? 1 : 0);
 }
 
-RxQueue::Turn RxQueue::turn(bool may_receive) noexcept {
-    Turn result;
+RxQueue::Gathered RxQueue::gather(bool may_receive, CopyBatch& copies) noexcept {
+    Gathered result;
     if (rogue_ != Rogue::none) {
         return result;
     }
     if (may_receive && wants_packets()) {
         result.port_empty = receive();
     }
-    result.worked = waiting_begin_ != waiting_end_ && deliver();
-    if (answer_count_ != 0) {
-        ++counters_.copy_calls;
-        copies_.flush(grants_);
-        copy_failures();
-        ring_.respond(std::span(answers_.data(), answer_count_));
-        answer_count_ = 0;
-        copies_.clear();
-        result.notify = ring_.push_and_check_notify();
-    }
+    result.worked = waiting_begin_ != waiting_end_ && deliver(copies);
     return result;
+}
+
+bool RxQueue::publish(const CopyBatch& copies) noexcept {
+    if (answer_count_ == 0) {
+        return false;
+    }
+    note_failures(copies);
+    ring_.respond(std::span(answers_.data(), answer_count_));
+    answer_count_ = 0;
+    return ring_.push_and_check_notify();
 }
 
 /// True when the port had less than what it was asked for.
@@ -105,7 +104,7 @@ bool RxQueue::receive() noexcept {
 
 /// Moves packets from the waiting line to the ring until one does not fit, or enough for a turn have. True when any
 /// moved.
-bool RxQueue::deliver() noexcept {
+bool RxQueue::deliver(CopyBatch& copies) noexcept {
     const std::size_t before = waiting_begin_;
     const std::uint64_t enough = counters_.bytes + bytes_per_turn;
     while (waiting_begin_ != waiting_end_ && counters_.bytes < enough) {
@@ -119,7 +118,7 @@ bool RxQueue::deliver() noexcept {
             continue;
         }
         finish_checksum(packet);
-        if (!place(packet)) {
+        if (!place(packet, copies)) {
             if (rogue_ != Rogue::none) {
                 break;
             }
@@ -162,7 +161,7 @@ bool RxQueue::discard(RxDrop reason) noexcept {
 }
 
 /// Plans the copies and answers of one packet. False: the guest has not posted enough.
-bool RxQueue::place(Packet& packet) noexcept {
+bool RxQueue::place(Packet& packet, CopyBatch& copies) noexcept {
     const std::uint32_t needed = slots_needed(packet);
     if (ring_.available_seen() < needed && ring_.available() < needed) {
         return false;
@@ -198,7 +197,7 @@ bool RxQueue::place(Packet& packet) noexcept {
         const std::uint32_t colour = (ring_.consumed() - needed + slot) % rx_colours * cache_line;
         response.offset = size + colour <= xen::page_size ? static_cast<std::uint16_t>(colour) : std::uint16_t{0};
         segment_of_[answer_count_] =
-            copies_.add(xen::CopySegment::to_guest(from, domain_, xen::GrantRef{request.gref}, response.offset, size));
+            copies.add(xen::CopySegment::to_guest(from, domain_, xen::GrantRef{request.gref}, response.offset, size));
         answers_[answer_count_++] = RxSlot::from(response);
         from += size;
     }
@@ -214,7 +213,7 @@ bool RxQueue::place(Packet& packet) noexcept {
 }
 
 /// A slot whose copy failed says so in its status; the chain's flags stay, so that the packet's end stays where it is.
-void RxQueue::copy_failures() noexcept {
+void RxQueue::note_failures(const CopyBatch& copies) noexcept {
     bool in_packet = false;
     bool counted = false;
     for (std::uint32_t i = 0; i < answer_count_; ++i) {
@@ -226,7 +225,7 @@ void RxQueue::copy_failures() noexcept {
             counted = false;
         }
         in_packet = response.flags.has(RxFlags::more_data);
-        if (copies_.ok(segment_of_[i])) {
+        if (copies.ok(segment_of_[i])) {
             continue;
         }
         response.status = static_cast<std::int16_t>(ring::TxStatus::error);

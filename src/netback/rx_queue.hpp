@@ -2,9 +2,9 @@
 //
 // Theory of operation: guest RX
 //
-// One turn: receive a batch from the port into buffers of ours; for each packet, in order, see how many slots it
-// needs (a page each, and one for the GSO extra) and whether the guest has posted them; plan the copies into the
-// guest's pages; one copy call; one publication, at most one notification.
+// One turn, in two parts. gather: receive a batch from the port into buffers of ours; for each packet, in order, see how
+// many slots it needs (a page each, and one for the GSO extra) and whether the guest has posted them; plan the copies
+// into the guest's pages. publish, when the queue pair has had them done: one publication, at most one notification.
 //
 // A packet that does not fit waits, and those behind it too: `waiting_` is bounded by its buffers, and what the port
 // has beyond them stays there (a TAP drops at its own queue's end). So a guest that posts nothing costs a fixed
@@ -42,19 +42,20 @@ struct RxFeatures {
 
 class RxQueue {
 public:
-    static Result<std::unique_ptr<RxQueue>> create(ring::RxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
-                                                   Port& port, RxFeatures features);
+    static Result<std::unique_ptr<RxQueue>> create(ring::RxBackRing ring, xen::DomainId domain, Port& port,
+                                                   RxFeatures features);
     RxQueue(const RxQueue&) = delete;
     RxQueue& operator=(const RxQueue&) = delete;
     ~RxQueue() = default;
 
-    struct Turn {
-        bool worked = false;
-        bool notify = false;
+    struct Gathered {
+        bool worked = false;      ///< there is something to publish, or packets were discarded
         bool port_empty = false;  ///< the port had nothing more: ask again when it is readable
     };
-    /// Without `may_receive` only packets that wait are moved.
-    [[nodiscard]] Turn turn(bool may_receive) noexcept;
+    /// Adds to `copies` what is then to be done. Without `may_receive` only packets that wait are moved.
+    [[nodiscard]] Gathered gather(bool may_receive, CopyBatch& copies) noexcept;
+    /// Gives the guest what `copies` have brought to its pages. True: it wants to hear of it, by one event.
+    [[nodiscard]] bool publish(const CopyBatch& copies) noexcept;
 
     /// Before sleeping: when a packet waits for slots (or the port always has one), asks for an event once they
     /// are there. False: they are.
@@ -65,6 +66,7 @@ public:
 
     [[nodiscard]] Rogue rogue() const noexcept { return rogue_; }
     [[nodiscard]] const RxCounters& counters() const noexcept { return counters_; }
+    void count_copy_call() noexcept { ++counters_.copy_calls; }
     void count_notify() noexcept { ++counters_.notify_calls; }
 
     /// Slots that a packet takes on the ring.
@@ -77,20 +79,18 @@ private:
     /// before it hears of the first would have it fall asleep meanwhile.
     static constexpr std::uint64_t bytes_per_turn = 128 * 1024;
 
-    RxQueue(ring::RxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port, RxFeatures features,
-            BufferPool buffers);
+    RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeatures features, BufferPool buffers);
 
     bool receive() noexcept;
-    bool deliver() noexcept;
+    bool deliver(CopyBatch& copies) noexcept;
     [[nodiscard]] bool takes_segments(GsoType type) const noexcept;
     void finish_checksum(Packet& packet) noexcept;
-    bool place(Packet& packet) noexcept;
-    void copy_failures() noexcept;
+    bool place(Packet& packet, CopyBatch& copies) noexcept;
+    void note_failures(const CopyBatch& copies) noexcept;
     bool discard(RxDrop reason) noexcept;
 
     ring::RxBackRing ring_;
     xen::DomainId domain_;
-    xen::GrantTable& grants_;
     Port& port_;
     RxFeatures features_;
     Rogue rogue_ = Rogue::none;
@@ -108,7 +108,6 @@ private:
     std::array<ring::RxSlot, ring::RxBackRing::size> answers_;
     std::array<std::uint32_t, ring::RxBackRing::size> segment_of_;
     std::uint32_t answer_count_ = 0;
-    CopyBatch copies_;
 
     RxCounters counters_;
 };

@@ -14,7 +14,7 @@ using ring::TxStatus;
 
 Result<std::unique_ptr<TxQueue>> TxQueue::create(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
                                                  Port& port, FetchStrategy strategy, TxCredit& credit) {
-    auto buffers = BufferPool::create(packets_in_flight_max, limits::packet_length + 1);
+    auto buffers = BufferPool::create(packets_in_flight_max, xen::page_size - 1 + limits::packet_length + 1);
     if (!buffers) {
         return propagate(buffers);
     }
@@ -39,26 +39,28 @@ TxQueue::TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& g
     }
 }
 
-TxQueue::Turn TxQueue::turn() noexcept {
-    Turn result;
+bool TxQueue::gather(CopyBatch& copies) noexcept {
     if (rogue_ != Rogue::none) {
-        return result;
+        return false;
     }
+    bool worked = false;
     if (!home_.empty()) {
         collect_completions();
-        result.worked = true;
+        worked = true;
     }
     // Back-pressure: what the port cannot take stays in the ring, and the guest sees it fill.
     if (port_.writable() && take()) {
         parse();
-        result.worked |= slots_begin_ != 0;
-        fetch();
-        settle();
-        send();
-        collect_completions();
+        worked |= slots_begin_ != 0;
+        fetch(copies);
     }
-    result.notify = answer();
-    return result;
+    return worked;
+}
+
+/// The guest's pages first, its answers second.
+bool TxQueue::publish(const CopyBatch& copies) noexcept {
+    settle(copies);
+    return answer();
 }
 
 bool TxQueue::abandon() noexcept {
@@ -131,17 +133,12 @@ void TxQueue::begin_packet(const TxFrame& frame) noexcept {
 }
 
 /// Maps what the strategy maps, and copies all that is not mapped: headers, and whole packets.
-void TxQueue::fetch() noexcept {
+void TxQueue::fetch(CopyBatch& copies) noexcept {
     if (strategy_ == FetchStrategy::map) {
         map_payloads();
     }
-    copies_.clear();
     for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
-        plan_copy(*packet);
-    }
-    if (!copies_.empty()) {
-        ++counters_.copy_calls;
-        copies_.flush(grants_);
+        plan_copy(*packet, copies);
     }
 }
 
@@ -207,17 +204,27 @@ void TxQueue::map_region(std::span<TxPacket* const> packets) noexcept {
     }
 }
 
+/// Where in its page the packet's copy begins. A copy whose local side crosses a page is two to the kernel (gntdev), so
+/// the pages of a packet's payload are copied to the places that they have in the guest's pages.
+std::uint32_t TxQueue::start_in_page(const TxPacket& packet) const noexcept {
+    const TxRequest first = data_slot(packet, 0);
+    if (packet.frame.data_slots == 1) {
+        return first.offset;
+    }
+    return (data_slot(packet, 1).offset - packet.frame.first_size) % xen::page_size;
+}
+
 /// Adds the copies of the packet's first octets, or of all of it, to the batch: one for each data slot that has a
 /// part in them.
-void TxQueue::plan_copy(TxPacket& packet) noexcept {
+void TxQueue::plan_copy(TxPacket& packet, CopyBatch& copies) noexcept {
     const bool mapped = packet.region != Regions::none;
     const std::uint32_t octets = mapped ? header_size : packet.length;
-    packet.fragments[0] = {packet.buffer, octets};
+    std::byte* to = packet.buffer + start_in_page(packet);
+    packet.fragments[0] = {to, octets};
     if (!mapped) {
         packet.fragment_count = 1;
     }
-    packet.first_segment = copies_.size();
-    std::byte* to = packet.buffer;
+    packet.first_segment = copies.size();
     std::uint32_t left = octets;
     for (std::uint32_t n = 0; left != 0; ++n) {
         const TxRequest request = data_slot(packet, n);
@@ -225,26 +232,26 @@ void TxQueue::plan_copy(TxPacket& packet) noexcept {
         if (size == 0) {
             continue;  // XSA-448: the reference of an empty slot is not looked at
         }
-        copies_.add(xen::CopySegment::from_guest(domain_, xen::GrantRef{request.gref}, request.offset, to,
-                                                 static_cast<std::uint16_t>(size)));
+        copies.add(xen::CopySegment::from_guest(domain_, xen::GrantRef{request.gref}, request.offset, to,
+                                                static_cast<std::uint16_t>(size)));
         to += size;
         left -= size;
     }
-    packet.segments = copies_.size() - packet.first_segment;
+    packet.segments = copies.size() - packet.first_segment;
     counters_.copied_bytes += octets;
 }
 
 /// Judges the copies. Copied packets have left the guest's pages: their slots are answered now. Mapped ones are
 /// answered when they come home.
-void TxQueue::settle() noexcept {
+void TxQueue::settle(const CopyBatch& copies) noexcept {
     std::size_t good = 0;
     for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
         bool ok = true;
         for (std::uint32_t s = 0; s < packet->segments; ++s) {
-            ok &= copies_.ok(packet->first_segment + s);
+            ok &= copies.ok(packet->first_segment + s);
         }
         if (!ok) {
-            fail_packet(*packet);
+            fail_packet(*packet, copies);
             continue;
         }
         if (packet->region == Regions::none) {
@@ -262,14 +269,14 @@ void TxQueue::settle() noexcept {
 }
 
 /// The slots whose copy failed are answered with an error, the others are not: as Linux does.
-void TxQueue::fail_packet(TxPacket& packet) noexcept {
+void TxQueue::fail_packet(TxPacket& packet, const CopyBatch& copies) noexcept {
     ++counters_.drops[static_cast<std::size_t>(TxDrop::grant_failed)];
     std::uint32_t segment = packet.first_segment;
     const std::uint32_t end = packet.first_segment + packet.segments;
     for (std::uint32_t n = 0; n < packet.frame.data_slots; ++n) {
         const TxRequest request = data_slot(packet, n);
         packet.ids[n] = request.id;
-        if (data_size(packet, n, request) != 0 && segment < end && !copies_.ok(segment++)) {
+        if (data_size(packet, n, request) != 0 && segment < end && !copies.ok(segment++)) {
             packet.failed_slots |= 1U << n;
         }
     }
@@ -315,6 +322,7 @@ void TxQueue::send() noexcept {
     std::copy_n(batch_.begin(), batch_count_, packets.begin());
     port_.submit(std::span<Packet* const>(packets.data(), batch_count_));
     batch_count_ = 0;
+    collect_completions();  // most ports finish inside the call
 }
 
 void TxQueue::collect_completions() noexcept {
@@ -329,7 +337,6 @@ void TxQueue::collect_completions() noexcept {
     }
 }
 
-/// The guest's pages first, its answers second.
 bool TxQueue::answer() noexcept {
     regions_.unmap_released();
     if (answer_count_ == 0) {

@@ -4,16 +4,18 @@
 //
 // One turn moves a batch of packets through the stages below. Each is a member function of its own.
 //
-//   take      copy every published request out of the ring, once, into `slots_`
-//   parse     slots -> TxFrame: accept, drop or rogue (tx_parser.hpp); pure
-//   fetch     at most one map call per 64 payload pages, then one copy call for everything else
-//   send      one submission of the batch to the port; each packet comes home exactly once
-//   complete  the port is done with a packet (now or later): it lands in `home_`
-//   release   pages of finished packets are unmapped, in one call a turn
-//   answer    responses, gathered privately, go to the ring: one publication, at most one notification
+//   gather    collect   packets that the port is done with come home
+//             take      copy every published request out of the ring, once, into `slots_`
+//             parse     slots -> TxFrame: accept, drop or rogue (tx_parser.hpp); pure
+//             fetch     at most one map call per 64 payload pages; everything else is planned as copies
+//   (the queue pair does the copies of both directions, in one call)
+//   publish   settle    judge the copies
+//             release   pages of finished packets are unmapped, in one call
+//             answer    responses, gathered privately, go to the ring: one publication, at most one notification
+//   send      one submission of the batch to the port; each packet comes home exactly once, now or later
 //
-// A packet is fetched by copy (whole, into one buffer of ours: its slots are answered in the same turn, whatever the
-// port does) or by map (first 128 octets copied apart, so that nobody parses memory that the guest can still
+// A packet is fetched by copy (whole, into one buffer of ours: its slots are answered before it is sent, so that the
+// guest fills them again meanwhile) or by map (first 128 octets copied apart, so that nobody parses memory that the guest can still
 // write, the rest mapped read-only: its slots are answered when its region of pages is unmapped, which is when the port
 // is done with all of the region's packets). A map call fails as a whole for one bad reference; its packets are then
 // copied, which finds the bad slot.
@@ -54,11 +56,14 @@ public:
     TxQueue& operator=(const TxQueue&) = delete;
     ~TxQueue() = default;
 
-    struct Turn {
-        bool worked = false;
-        bool notify = false;  ///< the guest wants to hear of the answers: one event
-    };
-    [[nodiscard]] Turn turn() noexcept;
+    // The three parts of a turn, in this order. Between the first two the caller has `copies` done.
+
+    /// Takes packets, maps what is mapped and adds the rest to `copies`. True: there is something to publish or send.
+    [[nodiscard]] bool gather(CopyBatch& copies) noexcept;
+    /// Answers what can be answered. True: the guest wants to hear of it, by one event.
+    [[nodiscard]] bool publish(const CopyBatch& copies) noexcept;
+    /// Hands the packets to the port.
+    void send() noexcept;
 
     /// Before sleeping: asks for an event. False: there is work. Not to be called while the port holds up.
     [[nodiscard]] bool arm() noexcept { return home_.empty() && (resume_ns_ != 0 || (unparsed() == 0 && ring_.arm())); }
@@ -77,6 +82,7 @@ public:
     [[nodiscard]] std::size_t mapped_regions() const noexcept { return regions_.held(); }
 
     [[nodiscard]] TxCounters counters() const noexcept;
+    void count_copy_call() noexcept { ++counters_.copy_calls; }
     void count_notify() noexcept { ++counters_.notify_calls; }
 
     static constexpr std::size_t packets_per_turn = 64;
@@ -105,15 +111,15 @@ private:
     bool take() noexcept;
     void parse() noexcept;
     void begin_packet(const TxFrame& frame) noexcept;
-    void fetch() noexcept;
+    void fetch(CopyBatch& copies) noexcept;
     void map_payloads() noexcept;
     void map_region(std::span<TxPacket* const> packets) noexcept;
-    void plan_copy(TxPacket& packet) noexcept;
-    void settle() noexcept;
-    void fail_packet(TxPacket& packet) noexcept;
+    [[nodiscard]] std::uint32_t start_in_page(const TxPacket& packet) const noexcept;
+    void plan_copy(TxPacket& packet, CopyBatch& copies) noexcept;
+    void settle(const CopyBatch& copies) noexcept;
+    void fail_packet(TxPacket& packet, const CopyBatch& copies) noexcept;
     void let_go(TxPacket& packet) noexcept;
     void owe_late(TxPacket& packet) noexcept;
-    void send() noexcept;
     void collect_completions() noexcept;
     [[nodiscard]] bool answer() noexcept;
 
@@ -153,7 +159,6 @@ private:
     // This turn's batch.
     std::array<TxPacket*, packets_per_turn> batch_;
     std::size_t batch_count_ = 0;
-    CopyBatch copies_;
     Regions regions_;
     std::array<TxPacket*, Regions::regions_max> done_{};  ///< packets that are done, of each region that is not
     std::array<ring::TxResponse, ring::TxBackRing::size> answers_;

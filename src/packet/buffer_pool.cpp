@@ -14,18 +14,15 @@ namespace uvif {
 namespace {
 
 constexpr std::size_t page = 4096;
-/// Buffers begin 17 cache lines further into their page than the one before. 17 is odd, so 64 buffers in a row use
-/// all 64 offsets, and large enough that two lines of neighbours do not collide either.
-constexpr std::size_t colour = std::size_t{17} * 64;
 
 constexpr std::size_t stride_of(std::size_t octets) noexcept {
-    return (octets + page - 1) / page * page + colour;
+    return (octets + page - 1) / page * page;
 }
 
 }  // namespace
 
 Result<BufferPool> BufferPool::create(std::size_t count, std::size_t octets) {
-    if (count == 0 || octets == 0 || octets > std::numeric_limits<std::size_t>::max() / 2 - page - colour ||
+    if (count == 0 || octets == 0 || octets > std::numeric_limits<std::size_t>::max() / 2 - page ||
         count > std::numeric_limits<std::size_t>::max() / 2 / stride_of(octets)) {
         return fail(EINVAL, fmt::format("cannot make a pool of {} buffers of {} octets", count, octets));
     }

@@ -10,8 +10,7 @@
 //
 // One anonymous mapping holds all buffers; the kernel gives it memory where it is touched, so a pool of 64 KiB buffers
 // that see 1500 octet packets costs a page each. The free list is a stack: the buffer given back last is still in the
-// cache. Buffers begin at different offsets into their pages: if all began at 0, the headers of a whole
-// batch would compete for the same few sets of the L1 cache, which is indexed by exactly those offset bits.
+// cache. Buffers begin with a page: a grant copy whose local side crosses a page is two to the kernel (gntdev).
 
 namespace uvif {
 
@@ -26,7 +25,7 @@ public:
     BufferPool& operator=(BufferPool&& other) noexcept;
     ~BufferPool();
 
-    /// A buffer, aligned to 64 octets; nullptr when all are taken.
+    /// A buffer, aligned to a page; nullptr when all are taken.
     [[nodiscard]] std::byte* take() noexcept {
         if (free_.empty()) {
             return nullptr;

@@ -16,6 +16,19 @@ namespace {
 constexpr std::uint32_t turns_per_poll = 8;
 /// The spin never adapts to less, or it could not grow again.
 constexpr std::int64_t spin_min_ns = 1000;
+/// A spin that has no time for this many looks at the clock is none: where the clock is a system call (a Xen domain
+/// whose time source is not stable, an emulated machine) each look costs more than the sleep that it saves.
+constexpr std::int64_t spin_looks_min = 8;
+
+/// What a look at the clock costs, at best.
+std::int64_t clock_cost_ns() noexcept {
+    std::int64_t cost = ns_per_s;
+    for (int i = 0; i < 16; ++i) {
+        const std::int64_t before = monotonic_ns();
+        cost = std::min(cost, monotonic_ns() - before);
+    }
+    return cost;
+}
 
 void relax() noexcept {
 #if defined(__x86_64__)
@@ -54,8 +67,8 @@ Result<std::unique_ptr<Worker>> Worker::create(xen::Hypervisor& hypervisor, cons
     if (auto added = worker->loop_->add(worker->mailbox_->fd(), EPOLLIN, worker->mailbox_handler_); !added) {
         return propagate(added);
     }
-    worker->spin_max_ns_ = config.spin_ns;
-    worker->spin_ns_ = config.spin_ns;
+    worker->spin_max_ns_ = config.spin_ns < spin_looks_min * clock_cost_ns() ? 0 : config.spin_ns;
+    worker->spin_ns_ = worker->spin_max_ns_;
     return worker;
 }
 

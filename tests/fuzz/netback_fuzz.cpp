@@ -50,11 +50,12 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy) 
     std::byte* const rx_page = map_ring(guest, *grants, guest.rx_ring_ref, rings[1]);
     test::FakePort port;
     netback::TxCredit credit;
+    CopyBatch copies;
     {
         auto tx = std::move(
             *netback::TxQueue::create(*ring::TxBackRing::attach(tx_page), guest.id, *grants, port, strategy, credit));
         auto rx =
-            std::move(*netback::RxQueue::create(*ring::RxBackRing::attach(rx_page), guest.id, *grants, port,
+            std::move(*netback::RxQueue::create(*ring::RxBackRing::attach(rx_page), guest.id, port,
                                                 {.scatter_gather = true, .gso_v4 = true, .announces_buffers = true}));
         const ring::TxFrontRing::Shared tx_shared(tx_page);
         const ring::RxFrontRing::Shared rx_shared(rx_page);
@@ -94,8 +95,13 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy) 
                     break;
                 }
                 default:
-                    (void)tx->turn();
-                    (void)rx->turn(true);
+                    copies.clear();
+                    (void)rx->gather(true, copies);
+                    (void)tx->gather(copies);
+                    copies.flush(*grants);
+                    (void)rx->publish(copies);
+                    (void)tx->publish(copies);
+                    tx->send();
                     (void)tx->arm();
                     (void)rx->arm();
                     break;

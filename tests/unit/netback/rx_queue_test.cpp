@@ -34,7 +34,7 @@ struct Backend {
         std::array<std::byte*, 1> page{};
         EXPECT_EQ(grants->map(guest.id, std::array{guest.rx_ring_ref}, xen::Access::read_write, page, ring_mapping), 0);
         auto ring = ring::RxBackRing::attach(page[0]);
-        queue = std::move(*RxQueue::create(*ring, guest.id, *grants, port, features));
+        queue = std::move(*RxQueue::create(*ring, guest.id, port, features));
     }
     ~Backend() {
         queue.reset();
@@ -44,7 +44,11 @@ struct Backend {
     Backend& operator=(const Backend&) = delete;
 
     void run() {
-        while (queue->turn(true).worked) {
+        for (bool worked = true; worked;) {
+            copies.clear();
+            worked = queue->gather(true, copies).worked;
+                copies.flush(*grants);
+            (void)queue->publish(copies);
         }
     }
 
@@ -52,6 +56,7 @@ struct Backend {
     std::unique_ptr<xen::GrantTable> grants;
     xen::MappingId ring_mapping;
     FakePort port;
+    CopyBatch copies;
     std::unique_ptr<RxQueue> queue;
 };
 
