@@ -60,12 +60,13 @@ Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_por
     }
     rx_ = std::move(*rx);
     if (port_->fd() >= 0) {
-        if (auto added = worker_.loop().add(port_->fd(), EPOLLIN, *this); !added) {
+        interest_ = reading_interest();
+        if (auto added = worker_.loop().add(port_->fd(), interest_, *this); !added) {
             return added;
         }
         watched_ = true;
-        interest_ = EPOLLIN;
     }
+    rx_->read_ahead(*this);
     return {};
 }
 
@@ -114,7 +115,7 @@ bool QueuePair::turn() noexcept {
     }
     copies_.clear();
     const RxQueue::Gathered rx = rx_->gather(port_readable_, copies_);
-    if (rx.port_empty && port_->fd() >= 0) {
+    if (rx.port_empty && port_->fd() >= 0 && port_->reads_ahead() == 0) {
         port_readable_ = false;
     }
     const std::uint32_t rx_copies = copies_.size();
@@ -128,6 +129,9 @@ bool QueuePair::turn() noexcept {
     const bool notify_tx = tx_->publish(copies_);
     notify(notify_tx, notify_rx);
     tx_->send();
+    if (port_->failed() && watched_) {
+        give_up_port();
+    }
     if (!port_->writable()) {
         set_interest(interest_ | EPOLLOUT);
     }
@@ -157,7 +161,7 @@ bool QueuePair::arm() noexcept {
         return true;
     }
     const bool writable = port_->writable();
-    set_interest((rx_->wants_packets() ? EPOLLIN : 0U) | (writable ? 0U : EPOLLOUT));
+    set_interest(reading_interest() | (writable ? 0U : EPOLLOUT));
     // A port that holds up: the guest's requests wait in the ring, and news of more would be of no use.
     const bool tx_armed = !writable || tx_->arm();
     if (tx_->resume_ns() != 0) {
@@ -168,12 +172,8 @@ bool QueuePair::arm() noexcept {
 }
 
 void QueuePair::on_ready(std::uint32_t events) noexcept {
-    if (port_->failed() || (events & EPOLLERR) != 0) {
-        // Its interface was deleted: the descriptor would be ready for ever. What the guest sent and sends is dropped.
-        worker_.loop().remove(port_->fd());
-        watched_ = false;
-        port_->flush(true);
-        on_port_failed_();
+    if (watched_ && (port_->failed() || (events & EPOLLERR) != 0)) {
+        give_up_port();
     }
     if ((events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0) {
         port_readable_ = true;
@@ -185,6 +185,18 @@ void QueuePair::on_ready(std::uint32_t events) noexcept {
         }
     }
     worker_.activate(*this);
+}
+
+/// The port's interface was deleted: its descriptor would be ready for ever. What the guest sent and sends is dropped.
+void QueuePair::give_up_port() noexcept {
+    worker_.loop().remove(port_->fd());
+    watched_ = false;
+    port_->flush(true);
+    on_port_failed_();
+}
+
+std::uint32_t QueuePair::reading_interest() const noexcept {
+    return port_->reads_ahead() == 0 && rx_->wants_packets() ? EPOLLIN : 0U;
 }
 
 void QueuePair::set_interest(std::uint32_t events) noexcept {

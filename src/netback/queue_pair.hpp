@@ -64,24 +64,26 @@ private:
     void on_ready(std::uint32_t events) noexcept override;  // of the port
     void notify(bool tx, bool rx) noexcept;
     void set_interest(std::uint32_t events) noexcept;
+    [[nodiscard]] std::uint32_t reading_interest() const noexcept;
+    void give_up_port() noexcept;
     [[nodiscard]] Rogue rogue() const noexcept;
 
     Worker& worker_;
     OnRogue on_rogue_;
     std::function<void()> on_port_failed_;
     bool disabled_ = false;
-    bool port_readable_ = true;  // unknown counts as yes
+    bool port_readable_ = true;  // unknown counts as yes; so does a port that reads ahead, which costs nothing to ask
     std::uint32_t interest_ = 0;
 
-    // In the order of acquisition: destroyed the other way round, so the rings go last.
+    // Destroyed in the opposite order: the port first, which has packets of both queues, and the rings last.
     std::optional<MappedPage> tx_page_;
     std::optional<MappedPage> rx_page_;
-    std::unique_ptr<Port> port_;
-    bool watched_ = false;
     std::optional<xen::EventPort> tx_event_;
     std::optional<xen::EventPort> rx_event_;  // equals tx_event_ when not split
     std::unique_ptr<TxQueue> tx_;
     std::unique_ptr<RxQueue> rx_;
+    std::unique_ptr<Port> port_;
+    bool watched_ = false;
     CopyBatch copies_;  ///< of the turn, both directions
 };
 

@@ -25,7 +25,7 @@ constexpr std::uint32_t rx_colours = 32;
 
 Result<std::unique_ptr<RxQueue>> RxQueue::create(ring::RxBackRing ring, xen::DomainId domain, Port& port,
                                                  RxFeatures features) {
-    auto buffers = BufferPool::create(packets_per_turn, limits::packet_length + 1);
+    auto buffers = BufferPool::create(packets_per_turn + port.reads_ahead(), limits::packet_length + 1);
     if (!buffers) {
         return propagate(buffers);
     }
@@ -38,12 +38,18 @@ RxQueue::RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeat
       port_(port),
       features_(features),
       buffers_(std::move(buffers)),
-      packets_(packets_per_turn) {
+      packets_(buffers_.count()) {
     free_.reserve(packets_.size());
     for (Packet& packet : packets_) {
         packet.fragments[0].data = buffers_.take();
         free_.push_back(&packet);
     }
+}
+
+void RxQueue::read_ahead(ReadyHandler& handler) noexcept {
+    const std::size_t count = port_.reads_ahead();
+    port_.lend(std::span<Packet* const>(free_).last(count), handler);
+    free_.resize(free_.size() - count);
 }
 
 std::uint32_t RxQueue::slots_needed(const Packet& packet) noexcept {
@@ -96,7 +102,7 @@ bool RxQueue::receive() noexcept {
         first[i]->fragments[0].length = static_cast<std::uint32_t>(buffers_.buffer_size());  // a larger one is seen
         first[i]->fragment_count = 1;
     }
-    const std::size_t got = port_.receive(std::span<Packet* const>(first, room));
+    const std::size_t got = port_.receive(std::span<Packet*>(first, room));
     free_.resize(free_.size() - got);
     waiting_end_ += got;
     return got < room;

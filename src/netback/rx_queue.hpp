@@ -48,6 +48,9 @@ public:
     RxQueue& operator=(const RxQueue&) = delete;
     ~RxQueue() = default;
 
+    /// Lends the port the packets that it reads ahead into; `handler` hears when there are some.
+    void read_ahead(ReadyHandler& handler) noexcept;
+
     struct Gathered {
         bool worked = false;      ///< there is something to publish, or packets were discarded
         bool port_empty = false;  ///< the port had nothing more: ask again when it is readable
@@ -96,7 +99,7 @@ private:
     Rogue rogue_ = Rogue::none;
 
     BufferPool buffers_;
-    std::vector<Packet> packets_;
+    std::vector<Packet> packets_;  ///< packets_per_turn, and those lent to the port
     std::vector<Packet*> free_;
     // Received and not yet on the ring, in order: [waiting_begin_, waiting_end_).
     std::array<Packet*, packets_per_turn> waiting_;

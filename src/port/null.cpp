@@ -94,7 +94,7 @@ void NullPort::submit(std::span<Packet* const> packets) noexcept {
     }
 }
 
-std::size_t NullPort::receive(std::span<Packet* const> packets) noexcept {
+std::size_t NullPort::receive(std::span<Packet*> packets) noexcept {
     std::size_t count = 0;
     if (mode_ == NullMode::generate) {
         count = generate(packets);

@@ -38,7 +38,7 @@ public:
     [[nodiscard]] bool writable() const noexcept override { return true; }
     void submit(std::span<Packet* const> packets) noexcept override;
     void flush(bool /*abandon*/) noexcept override {}
-    std::size_t receive(std::span<Packet* const> packets) noexcept override;
+    std::size_t receive(std::span<Packet*> packets) noexcept override;
     [[nodiscard]] int fd() const noexcept override { return -1; }
     [[nodiscard]] bool always_ready() const noexcept override { return mode_ == NullMode::generate; }
     [[nodiscard]] const PortCounters& counters() const noexcept override { return counters_; }

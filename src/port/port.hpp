@@ -13,6 +13,7 @@
 namespace uvif {
 
 class Loop;
+class ReadyHandler;
 
 /// Counters of a port; written by its one thread.
 struct PortCounters {
@@ -52,8 +53,16 @@ public:
 
     /// Fills packets of the caller's from the port, in order, and returns how many. Each comes with one
     /// fragment that tells the room (at least 65535 octets) and leaves with its length, fragment 0's
-    /// length and the offload set. Fewer than asked for means: nothing more now.
-    virtual std::size_t receive(std::span<Packet* const> packets) noexcept = 0;
+    /// length and the offload set. Fewer than asked for means: nothing more now. A port that reads ahead
+    /// may put packets that it was lent into the places of those it is given, and keep these instead.
+    virtual std::size_t receive(std::span<Packet*> packets) noexcept = 0;
+
+    /// How many packets the port fills before it is asked for them; its descriptor's being readable is then
+    /// of no interest.
+    [[nodiscard]] virtual std::size_t reads_ahead() const noexcept { return 0; }
+    /// Lends it so many, each with one fragment that tells the room, until it is destroyed. `handler` hears (EPOLLIN)
+    /// when there is something to receive.
+    virtual void lend(std::span<Packet* const> /*packets*/, ReadyHandler& /*handler*/) noexcept {}
 
     /// Descriptor that tells readiness (readable: receive, writable: flush), or -1: then the port is
     /// a memory port, always worth asking.

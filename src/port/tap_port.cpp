@@ -28,6 +28,7 @@ TapPort::TapPort(UniqueFd fd, Loop& loop, bool detach) noexcept : fd_(std::move(
 
 TapPort::~TapPort() {
     flush(true);
+    loop_.cancel_reads(std::span(read_operations_).first(posted_));
     if (detach_) {
         // Or the kernel would go on steering flows to a queue that nobody reads.
         ifreq request{};
@@ -169,9 +170,12 @@ void finish_inner_checksum(std::span<std::byte> packet, const VnetHeader& header
 
 }  // namespace
 
-std::size_t TapPort::receive(std::span<Packet* const> packets) noexcept {
+std::size_t TapPort::receive(std::span<Packet*> packets) noexcept {
+    if (lent_ != 0) {
+        return take_reads(packets);
+    }
     std::size_t count = 0;
-    while (count < packets.size()) {
+    while (count < packets.size() && !failed_) {
         Packet& packet = *packets[count];
         Fragment& room = packet.fragments[0];
         VnetHeader header;
@@ -183,23 +187,77 @@ std::size_t TapPort::receive(std::span<Packet* const> packets) noexcept {
             failed_ = failed_ || is_deleted(errno);
             break;
         }
-        const auto octets = static_cast<std::size_t>(result);
-        const std::size_t length = octets - std::min(octets, sizeof header);
-        auto offload = from_vnet(header);
-        if (offload && offload->checksum_blank && length <= room.length) {
-            finish_inner_checksum(std::span(room.data, length), header, *offload);
-        }
-        if (!offload || length < limits::packet_length_min || length > limits::packet_length) {
-            ++counters_.receive_dropped;
-            continue;
-        }
-        room.length = static_cast<std::uint32_t>(length);
-        packet.length = room.length;
-        packet.offload = *offload;
-        ++count;
+        count += accept(packet, header, result) ? 1 : 0;
     }
     counters_.received += count;
     return count;
+}
+
+void TapPort::lend(std::span<Packet* const> packets, ReadyHandler& handler) noexcept {
+    stream_.handler = &handler;
+    for (Packet* packet : packets) {
+        read_operations_[lent_].stream = &stream_;
+        reads_[lent_++].packet = packet;
+    }
+}
+
+std::size_t TapPort::take_reads(std::span<Packet*> packets) noexcept {
+    std::size_t count = 0;
+    for (bool more = true; more;) {
+        counters_.system_calls += loop_.look_at_reads();
+        for (; count < packets.size() && next_read_ < posted_; ++next_read_) {
+            const std::int64_t result = read_operations_[next_read_].result;
+            if (result == ReadOperation::pending) {
+                break;
+            }
+            Read& read = reads_[next_read_];
+            failed_ = failed_ || (result < 0 && is_deleted(-result));
+            if (result >= 0 && accept(*read.packet, read.header, result)) {
+                std::swap(packets[count++], read.packet);
+            }
+        }
+        more = next_read_ == posted_ && count < packets.size() && !failed_;
+        if (more) {
+            post_reads();
+        }
+    }
+    counters_.received += count;
+    return count;
+}
+
+/// All that were posted before have ended: begins anew.
+void TapPort::post_reads() noexcept {
+    for (std::size_t i = 0; i < lent_; ++i) {
+        Read& read = reads_[i];
+        Fragment& room = read.packet->fragments[0];
+        room.length = limits::packet_length + 1;  // a larger one is seen
+        read.pieces = {{{.iov_base = &read.header, .iov_len = sizeof read.header},
+                        {.iov_base = room.data, .iov_len = room.length}}};
+        read_operations_[i].pieces = read.pieces;
+    }
+    loop_.post_reads(fd_.get(), std::span(read_operations_).first(lent_));
+    next_read_ = 0;
+    posted_ = lent_;
+}
+
+/// Makes a packet of what was read into its room. False: it cannot be carried to a guest.
+bool TapPort::accept(Packet& packet, const VnetHeader& header, std::int64_t result) noexcept {
+    Fragment& room = packet.fragments[0];
+    const auto octets = static_cast<std::size_t>(result);
+    const std::size_t length = octets - std::min(octets, sizeof header);
+    auto offload = from_vnet(header);
+    if (offload && offload->checksum_blank && length <= room.length) {
+        finish_inner_checksum(std::span(room.data, length), header, *offload);
+    }
+    if (!offload || length < limits::packet_length_min || length > limits::packet_length) {
+        ++counters_.receive_dropped;
+        return false;
+    }
+    room.length = static_cast<std::uint32_t>(length);
+    packet.length = room.length;
+    packet.fragment_count = 1;
+    packet.offload = *offload;
+    return true;
 }
 
 }  // namespace uvif

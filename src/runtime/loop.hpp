@@ -32,6 +32,21 @@ protected:
     ~ReadyHandler() = default;
 };
 
+/// Reads of one descriptor that the kernel does as data comes: see Loop::post_reads.
+struct ReadStream {
+    ReadyHandler* handler = nullptr;  ///< told, from `wait`, when reads have ended
+    bool listed = false;              ///< the loop's: `handler` is about to be told
+};
+
+/// One of them. Whoever posts it keeps it and its memory until it has ended.
+struct ReadOperation {
+    static constexpr std::int64_t pending = std::int64_t{1} << 62;
+
+    ReadStream* stream = nullptr;
+    std::span<const iovec> pieces;
+    std::int64_t result = pending;  ///< out: octets read, or -errno
+};
+
 /// A thread's event loop. Readiness is level triggered: what is still ready is reported again.
 /// Thread rule: one thread.
 class Loop {
@@ -62,6 +77,20 @@ public:
     /// Does all of `operations` (at most write_batch_max) before it returns, in order, and never waits for room: one
     /// system call with io_uring, one each without. Returns the number of system calls made.
     virtual unsigned write_batch(std::span<WriteOperation> operations) noexcept = 0;
+
+    // Reading ahead saves a system call for each packet that comes, and the one that finds no more. Only a loop that
+    // `can_read_ahead` has the calls below (io_uring).
+
+    static constexpr unsigned reads_posted_max = 64;
+
+    [[nodiscard]] virtual bool can_read_ahead() const noexcept { return false; }
+    /// Has `operations` (at most reads_posted_max) on a non-blocking descriptor done in order, each as soon as there
+    /// is something to read. Nothing else is to be read from it until all have ended.
+    virtual void post_reads(int /*fd*/, std::span<ReadOperation> /*operations*/) noexcept {}
+    /// Has results of posted reads noted. Returns the number of system calls made: none while there is no news.
+    virtual unsigned look_at_reads() noexcept { return 0; }
+    /// Ends those that are still pending; what came in between is theirs. The stream's handler is told no more.
+    virtual void cancel_reads(std::span<ReadOperation> /*operations*/) noexcept {}
 };
 
 }  // namespace uvif

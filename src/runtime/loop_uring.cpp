@@ -32,6 +32,10 @@
 // in order. One that finds no room stays behind, waiting for it inside the kernel; it is cancelled and awaited, so that
 // no write outlives the call and none waits. Completions of polls that come up meanwhile are kept for the next wait.
 //
+// Reads ahead: a chain of READVs, each linked to the one before it and started when that one has ended, however it has
+// ended (a hard link: a read shorter than its buffer would break a soft one). So one read at most waits for data, in the
+// kernel and with a single poll there, and what has come is read in order without a system call for each.
+//
 // The ring is made disabled, and enabled by the first thread that uses it: with SINGLE_ISSUER that is its owner, and a
 // loop may be created before its thread is.
 
@@ -39,13 +43,26 @@ namespace uvif {
 
 namespace {
 
-// user_data of a completion: polls have generation << 32 | descriptor. Descriptors are not negative, so bit 31
-// tells the others.
-constexpr std::uint64_t not_a_poll = 1ULL << 31;
-constexpr std::uint64_t ignored = not_a_poll | 0xffff;
+// user_data of a completion: its two lowest bits tell what it is of.
+enum Kind : std::uint64_t {
+    of_read = 0,   ///< the rest is the address of the ReadOperation
+    of_poll = 1,   ///< generation << 32 | descriptor << 2
+    of_write = 2,  ///< index in the batch << 2
+    ignored = 3
+};
+static_assert(alignof(ReadOperation) >= 4);
 
+constexpr Kind kind_of(std::uint64_t user_data) noexcept {
+    return static_cast<Kind>(user_data & 3U);
+}
+constexpr std::uint64_t poll_tag(int fd, std::uint32_t generation) noexcept {
+    return static_cast<std::uint64_t>(generation) << 32 | static_cast<std::uint64_t>(fd) << 2 | of_poll;
+}
 constexpr std::uint64_t write_tag(std::size_t index) noexcept {
-    return not_a_poll | index;
+    return index << 2 | of_write;
+}
+std::uint64_t read_tag(const ReadOperation& operation) noexcept {
+    return reinterpret_cast<std::uintptr_t>(&operation);
 }
 
 struct Registration {
@@ -69,6 +86,10 @@ public:
     void remove(int fd) noexcept override;
     void wait(std::int64_t timeout_ns) noexcept override;
     unsigned write_batch(std::span<WriteOperation> operations) noexcept override;
+    [[nodiscard]] bool can_read_ahead() const noexcept override { return true; }
+    void post_reads(int fd, std::span<ReadOperation> operations) noexcept override;
+    unsigned look_at_reads() noexcept override;
+    void cancel_reads(std::span<ReadOperation> operations) noexcept override;
 
 private:
     [[nodiscard]] Registration* find(int fd) noexcept;
@@ -79,6 +100,7 @@ private:
     bool sleep(std::int64_t timeout_ns) noexcept;
     void reap() noexcept;
     void take_poll(std::uint64_t user_data, std::int32_t result) noexcept;
+    void take_read(std::uint64_t user_data, std::int32_t result) noexcept;
     void list_unarmed(int fd, Registration& registration) noexcept;
     void disarm(int fd, Registration& registration) noexcept;
     void arm() noexcept;
@@ -94,6 +116,7 @@ private:
     // add(), nothing allocates later.
     std::vector<int> ready_;
     std::vector<int> unarmed_;
+    std::vector<ReadStream*> read_ready_;  ///< streams whose handlers are to be told
     std::span<WriteOperation> writes_;  ///< of the running batch
     std::uint64_t writes_pending_ = 0;  ///< bit i: writes_[i] is with the kernel
 };
@@ -169,13 +192,22 @@ void UringLoop::reap() noexcept {
         }
         for (unsigned i = 0; i < count; ++i) {
             const io_uring_cqe& completion = *completions[i];
-            if ((completion.user_data & not_a_poll) == 0) {
-                take_poll(completion.user_data, completion.res);
-            } else if (completion.user_data != ignored) {
-                const std::uint64_t index = completion.user_data & ~not_a_poll;
-                const bool undone = completion.res == -ECANCELED || completion.res == -EINTR;
-                writes_[index].result = undone ? -EAGAIN : completion.res;
-                writes_pending_ &= ~(1ULL << index);
+            switch (kind_of(completion.user_data)) {
+                case of_read:
+                    take_read(completion.user_data, completion.res);
+                    break;
+                case of_poll:
+                    take_poll(completion.user_data, completion.res);
+                    break;
+                case of_write: {
+                    const std::uint64_t index = completion.user_data >> 2;
+                    const bool undone = completion.res == -ECANCELED || completion.res == -EINTR;
+                    writes_[index].result = undone ? -EAGAIN : completion.res;
+                    writes_pending_ &= ~(1ULL << index);
+                    break;
+                }
+                case ignored:
+                    break;
             }
         }
         io_uring_cq_advance(&ring_, count);
@@ -183,7 +215,7 @@ void UringLoop::reap() noexcept {
 }
 
 void UringLoop::take_poll(std::uint64_t user_data, std::int32_t result) noexcept {
-    const auto fd = static_cast<int>(user_data & 0x7fffffffU);
+    const auto fd = static_cast<int>((user_data & 0xffffffffU) >> 2);
     Registration* registration = find(fd);
     if (registration == nullptr || registration->generation != static_cast<std::uint32_t>(user_data >> 32)) {
         return;
@@ -201,6 +233,14 @@ void UringLoop::take_poll(std::uint64_t user_data, std::int32_t result) noexcept
     }
 }
 
+void UringLoop::take_read(std::uint64_t user_data, std::int32_t result) noexcept {
+    auto& operation = *reinterpret_cast<ReadOperation*>(user_data);
+    operation.result = result;
+    if (!std::exchange(operation.stream->listed, true)) {
+        read_ready_.push_back(operation.stream);  // within the capacity reserved by add(): each is of a watched descriptor
+    }
+}
+
 void UringLoop::list_unarmed(int fd, Registration& registration) noexcept {
     if (!registration.in_unarmed) {
         registration.in_unarmed = true;
@@ -210,8 +250,7 @@ void UringLoop::list_unarmed(int fd, Registration& registration) noexcept {
 
 /// Gives up the poll in the kernel. It goes with the next submission; until then its completions are stale.
 void UringLoop::disarm(int fd, Registration& registration) noexcept {
-    const std::uint64_t old =
-        static_cast<std::uint64_t>(registration.generation) << 32 | static_cast<std::uint32_t>(fd);
+    const std::uint64_t old = poll_tag(fd, registration.generation);
     ++registration.generation;
     registration.armed = false;
     if (io_uring_sqe* sqe = entry(); sqe != nullptr) {
@@ -234,8 +273,7 @@ void UringLoop::arm() noexcept {
                 break;
             }
             io_uring_prep_poll_add(sqe, fd, registration.events);
-            io_uring_sqe_set_data64(
-                sqe, static_cast<std::uint64_t>(registration.generation) << 32 | static_cast<std::uint32_t>(fd));
+            io_uring_sqe_set_data64(sqe, poll_tag(fd, registration.generation));
             registration.armed = true;
         }
         registration.in_unarmed = false;
@@ -254,6 +292,7 @@ Result<void> UringLoop::add(int fd, std::uint32_t events, ReadyHandler& handler)
     if (index >= registrations_.size()) {
         registrations_.resize(std::max(index + 1, 2 * registrations_.size()));
         ready_.reserve(2 * registrations_.size());
+        read_ready_.reserve(2 * registrations_.size());
         unarmed_.reserve(registrations_.size());
     }
     Registration& registration = registrations_[index];
@@ -310,6 +349,15 @@ void UringLoop::dispatch() noexcept {
         }
     }
     ready_.erase(ready_.begin(), ready_.begin() + static_cast<std::ptrdiff_t>(count));
+
+    const std::size_t streams = read_ready_.size();
+    for (std::size_t i = 0; i < streams; ++i) {
+        if (ReadStream* stream = read_ready_[i]; stream != nullptr) {
+            stream->listed = false;
+            stream->handler->on_ready(EPOLLIN);
+        }
+    }
+    read_ready_.erase(read_ready_.begin(), read_ready_.begin() + static_cast<std::ptrdiff_t>(streams));
 }
 
 void UringLoop::wait(std::int64_t timeout_ns) noexcept {
@@ -318,7 +366,7 @@ void UringLoop::wait(std::int64_t timeout_ns) noexcept {
     for (std::int64_t left = timeout_ns;;) {
         reap();
         arm();
-        if (!ready_.empty() || left == 0) {
+        if (!ready_.empty() || !read_ready_.empty() || left == 0) {
             if (kernel_has_work()) {
                 submit();
                 reap();
@@ -374,7 +422,7 @@ void UringLoop::retract_writes() noexcept {
     for (unsigned i = tail - io_uring_sq_ready(&ring_); i != tail; ++i) {
         io_uring_sqe* sqe = &ring_.sq.sqes[i & ring_.sq.ring_mask];
         if (sqe->opcode == IORING_OP_WRITEV) {
-            writes_pending_ &= ~(1ULL << (sqe->user_data & ~not_a_poll));
+            writes_pending_ &= ~(1ULL << (sqe->user_data >> 2));
             io_uring_prep_nop(sqe);
             io_uring_sqe_set_data64(sqe, ignored);
         }
@@ -394,6 +442,55 @@ void UringLoop::cancel_writes() noexcept {
         ++calls_;
         io_uring_submit_and_wait(&ring_, 1);
         reap();
+    }
+}
+
+void UringLoop::post_reads(int fd, std::span<ReadOperation> operations) noexcept {
+    enable();
+    if (io_uring_sq_space_left(&ring_) < operations.size()) {
+        submit();  // a chain ends where its submission does
+    }
+    for (ReadOperation& operation : operations) {
+        io_uring_sqe* sqe = entry();
+        if (sqe == nullptr) {
+            operation.result = -EAGAIN;
+            continue;
+        }
+        operation.result = ReadOperation::pending;
+        io_uring_prep_readv(sqe, fd, operation.pieces.data(), static_cast<unsigned>(operation.pieces.size()), 0);
+        io_uring_sqe_set_data64(sqe, read_tag(operation));
+        if (&operation != &operations.back()) {
+            io_uring_sqe_set_flags(sqe, IOSQE_IO_HARDLINK);
+        }
+    }
+}
+
+unsigned UringLoop::look_at_reads() noexcept {
+    const unsigned calls_before = calls_;
+    if (kernel_has_work()) {
+        submit();
+    }
+    reap();
+    return calls_ - calls_before;
+}
+
+void UringLoop::cancel_reads(std::span<ReadOperation> operations) noexcept {
+    for (const ReadOperation& operation : operations) {
+        // The end of one begins the next: each is cancelled in its turn.
+        while (operation.result == ReadOperation::pending) {
+            if (io_uring_sqe* sqe = entry(); sqe != nullptr) {
+                io_uring_prep_cancel64(sqe, read_tag(operation), 0);
+                io_uring_sqe_set_data64(sqe, ignored);
+            }
+            ++calls_;
+            io_uring_submit_and_wait(&ring_, 1);
+            reap();
+        }
+    }
+    if (!operations.empty()) {
+        std::replace(read_ready_.begin(), read_ready_.end(), operations.front().stream,
+                     static_cast<ReadStream*>(nullptr));
+        operations.front().stream->listed = false;
     }
 }
 

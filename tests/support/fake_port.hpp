@@ -60,7 +60,7 @@ public:
     }
     [[nodiscard]] std::size_t held() const noexcept { return held_.size(); }
 
-    std::size_t receive(std::span<Packet* const> packets) noexcept override {
+    std::size_t receive(std::span<Packet*> packets) noexcept override {
         std::size_t n = 0;
         for (; n < packets.size() && !to_receive.empty(); ++n) {
             const Frame& frame = to_receive.front();

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "packet/packet.hpp"
@@ -38,8 +40,8 @@ public:
         return packet;
     }
 
-    std::vector<Packet*> rooms(std::size_t count) {
-        std::vector<Packet*> result(count);
+    std::span<Packet*> rooms(std::size_t count) {
+        std::vector<Packet*>& result = rooms_.emplace_back(count);
         std::generate(result.begin(), result.end(), [this] { return room(); });
         return result;
     }
@@ -65,6 +67,7 @@ private:
 
     std::vector<frames::Octets> memory_;
     std::vector<std::unique_ptr<Packet>> packets_;
+    std::deque<std::vector<Packet*>> rooms_;
     CompletionQueue home_;
 };
 

@@ -47,7 +47,19 @@ protected:
         auto port = device_->queue(0, *loop_);
         ASSERT_TRUE(port) << port.error().message;
         port_ = std::move(*port);
+        if (port_->reads_ahead() != 0) {
+            port_->lend(lent_.rooms(port_->reads_ahead()), told_);
+        }
     }
+    void TearDown() override {
+        port_.reset();  // before the memory that it was lent
+        NetworkTest::TearDown();
+    }
+
+    struct Told final : ReadyHandler {
+        int times = 0;
+        void on_ready(std::uint32_t events) noexcept override { times += (events & EPOLLIN) != 0 ? 1 : 0; }
+    };
 
     void submit(const std::vector<Packet*>& packets) { port_->submit(packets); }
 
@@ -68,8 +80,10 @@ protected:
 
     std::unique_ptr<Loop> loop_;
     std::unique_ptr<TapDevice> device_;
-    std::unique_ptr<Port> port_;
     Packets packets_;
+    Packets lent_;
+    Told told_;
+    std::unique_ptr<Port> port_;
 };
 
 TEST_P(TapPortTest, CarriesPacketsToTheHostInOrder) {
@@ -214,6 +228,63 @@ TEST_P(TapPortTest, ReceivesAsMuchAsThereIs) {
     } while (last == 8);
     EXPECT_EQ(total, 12U);
     EXPECT_EQ(port_->receive(packets_.rooms(8)), 0U);
+}
+
+/// More frames than are read ahead, most of them there before they are asked for.
+TEST_P(TapPortTest, ReceivesManyInOrder) {
+    const HostSide host("uvif-t");
+    EXPECT_EQ(port_->receive(packets_.rooms(1)), 0U);
+    for (unsigned i = 0; i < 100; ++i) {
+        ASSERT_TRUE(host.send(ethernet(type_experimental) + be16(i) + payload(60)));
+    }
+    std::vector<Packet*> all;
+    const std::uint64_t calls = port_->counters().system_calls;
+    for (std::size_t got = 30; got == 30;) {
+        const std::span<Packet*> rooms = packets_.rooms(30);
+        got = port_->receive(rooms);
+        all.insert(all.end(), rooms.begin(), rooms.begin() + static_cast<std::ptrdiff_t>(got));
+    }
+    ASSERT_EQ(all.size(), 100U);
+    for (unsigned i = 0; i < 100; ++i) {
+        EXPECT_EQ(octets_of(*all[i]), ethernet(type_experimental) + be16(i) + payload(60));
+    }
+    if (port_->reads_ahead() != 0) {
+        EXPECT_LT(port_->counters().system_calls - calls, 20U) << "no system call for each";
+    }
+    EXPECT_EQ(port_->receive(packets_.rooms(1)), 0U);
+}
+
+TEST_P(TapPortTest, TellsWhenItHasReadAhead) {
+    if (port_->reads_ahead() == 0) {
+        GTEST_SKIP() << "this loop does not read ahead";
+    }
+    const HostSide host("uvif-t");
+    EXPECT_EQ(port_->receive(packets_.rooms(1)), 0U);
+    ASSERT_TRUE(host.send(plain));
+    for (const std::int64_t deadline = monotonic_ns() + 10 * ns_per_s; told_.times == 0 && monotonic_ns() < deadline;) {
+        loop_->wait(ns_per_s);
+    }
+    EXPECT_EQ(told_.times, 1);
+    EXPECT_EQ(port_->receive(packets_.rooms(1)), 1U);
+    const int before = told_.times;
+    ASSERT_TRUE(run("ip link del uvif-t"));
+    for (const std::int64_t deadline = monotonic_ns() + 10 * ns_per_s;
+         told_.times == before && monotonic_ns() < deadline;) {
+        loop_->wait(ns_per_s);
+    }
+    EXPECT_EQ(port_->receive(packets_.rooms(1)), 0U);
+    EXPECT_TRUE(port_->failed()) << "an interface that goes ends the reads";
+}
+
+/// A read that is pending when the port goes would write into memory that is another's by then.
+TEST_P(TapPortTest, TakesBackItsReads) {
+    const HostSide host("uvif-t");
+    const std::span<Packet*> rooms = packets_.rooms(1);
+    EXPECT_EQ(port_->receive(rooms), 0U);
+    port_.reset();
+    (void)host.send(plain);
+    loop_->wait(0);
+    EXPECT_EQ(told_.times, 0);
 }
 
 TEST_P(TapPortTest, ReceivesOffloadsThatWereAskedFor) {
