@@ -9,6 +9,10 @@
 
 namespace uvif::netback {
 
+namespace {
+constexpr std::uint32_t tx_turns_per_look = 4;
+}  // namespace
+
 Result<std::unique_ptr<QueuePair>> QueuePair::connect(Worker& worker, const QueueConfig& config,
                                                       const MakePort& make_port, OnRogue on_rogue) {
     std::unique_ptr<QueuePair> queue(new QueuePair(worker, std::move(on_rogue)));
@@ -114,15 +118,16 @@ bool QueuePair::turn() noexcept {
         return false;
     }
     copies_.clear();
-    const RxQueue::Gathered rx = rx_->gather(port_readable_, copies_);
+    const bool tx_worked = tx_->gather(copies_);
+    tx_turns_ = tx_worked ? tx_turns_ + 1 : 0;
+    const std::uint32_t tx_copies = copies_.size();
+    const RxQueue::Gathered rx = rx_->gather(port_readable_ && worth_asking(), copies_);
     if (rx.port_empty && port_->fd() >= 0 && port_->reads_ahead() == 0) {
         port_readable_ = false;
     }
-    const std::uint32_t rx_copies = copies_.size();
-    const bool tx_worked = tx_->gather(copies_);
     if (!copies_.empty()) {
         // One call for both directions: the counters name the one with more in it.
-        copies_.size() > 2 * rx_copies ? tx_->count_copy_call() : rx_->count_copy_call();
+        2 * tx_copies > copies_.size() ? tx_->count_copy_call() : rx_->count_copy_call();
         copies_.flush(worker_.grants());
     }
     const bool notify_rx = rx_->publish(copies_);
@@ -141,6 +146,11 @@ bool QueuePair::turn() noexcept {
         return false;
     }
     return tx_worked || rx.worked;
+}
+
+/// While the guest sends, what comes for it (mostly acknowledgements of that) is fetched every few turns: together.
+bool QueuePair::worth_asking() const noexcept {
+    return port_->reads_ahead() == 0 || tx_turns_ % tx_turns_per_look == 0;
 }
 
 /// At most one event a channel and turn.

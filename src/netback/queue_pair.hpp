@@ -63,6 +63,7 @@ private:
     Result<void> bind(const QueueConfig& config);
     void on_ready(std::uint32_t events) noexcept override;  // of the port
     void notify(bool tx, bool rx) noexcept;
+    [[nodiscard]] bool worth_asking() const noexcept;
     void set_interest(std::uint32_t events) noexcept;
     [[nodiscard]] std::uint32_t reading_interest() const noexcept;
     void give_up_port() noexcept;
@@ -74,6 +75,7 @@ private:
     bool disabled_ = false;
     bool port_readable_ = true;  // unknown counts as yes; so does a port that reads ahead, which costs nothing to ask
     std::uint32_t interest_ = 0;
+    std::uint32_t tx_turns_ = 0;  // in a row, in which the guest had sent something
 
     // Destroyed in the opposite order: the port first, which has packets of both queues, and the rings last.
     std::optional<MappedPage> tx_page_;
