@@ -216,6 +216,7 @@ std::size_t TapPort::take_reads(std::span<Packet*> packets) noexcept {
                 std::swap(packets[count++], read.packet);
             }
         }
+        stream_.news = next_read_ < posted_ && read_operations_[next_read_].result != ReadOperation::pending;
         more = next_read_ == posted_ && count < packets.size() && !failed_;
         if (more) {
             post_reads();

@@ -34,8 +34,9 @@ protected:
 
 /// Reads of one descriptor that the kernel does as data comes: see Loop::post_reads.
 struct ReadStream {
-    ReadyHandler* handler = nullptr;  ///< told, from `wait`, when reads have ended
-    bool listed = false;              ///< the loop's: `handler` is about to be told
+    ReadyHandler* handler = nullptr;  ///< told, from `wait`, when there is news
+    bool news = false;                ///< reads have ended; cleared by whoever has looked at all results
+    bool listed = false;              ///< the loop's own
 };
 
 /// One of them. Whoever posts it keeps it and its memory until it has ended.

@@ -105,6 +105,7 @@ private:
     void disarm(int fd, Registration& registration) noexcept;
     void arm() noexcept;
     void dispatch() noexcept;
+    [[nodiscard]] bool anything_to_tell() noexcept;
     void retract_writes() noexcept;
     void cancel_writes() noexcept;
 
@@ -236,6 +237,7 @@ void UringLoop::take_poll(std::uint64_t user_data, std::int32_t result) noexcept
 void UringLoop::take_read(std::uint64_t user_data, std::int32_t result) noexcept {
     auto& operation = *reinterpret_cast<ReadOperation*>(user_data);
     operation.result = result;
+    operation.stream->news = true;
     if (!std::exchange(operation.stream->listed, true)) {
         read_ready_.push_back(operation.stream);  // within the capacity reserved by add(): each is of a watched descriptor
     }
@@ -354,20 +356,35 @@ void UringLoop::dispatch() noexcept {
     for (std::size_t i = 0; i < streams; ++i) {
         if (ReadStream* stream = read_ready_[i]; stream != nullptr) {
             stream->listed = false;
-            stream->handler->on_ready(EPOLLIN);
+            if (std::exchange(stream->news, false)) {
+                stream->handler->on_ready(EPOLLIN);
+            }
         }
     }
     read_ready_.erase(read_ready_.begin(), read_ready_.begin() + static_cast<std::ptrdiff_t>(streams));
 }
 
+bool UringLoop::anything_to_tell() noexcept {
+    std::erase_if(read_ready_, [](ReadStream* stream) {
+        const bool old = stream == nullptr || !stream->news;
+        if (old && stream != nullptr) {
+            stream->listed = false;
+        }
+        return old;
+    });
+    return !ready_.empty() || !read_ready_.empty();
+}
+
 void UringLoop::wait(std::int64_t timeout_ns) noexcept {
     enable();
     const std::int64_t deadline = timeout_ns > 0 ? monotonic_ns() + timeout_ns : 0;
+    bool slept = false;
     for (std::int64_t left = timeout_ns;;) {
         reap();
         arm();
-        if (!ready_.empty() || !read_ready_.empty() || left == 0) {
-            if (kernel_has_work()) {
+        if (anything_to_tell() || left == 0) {
+            // After a sleep what is prepared can wait for the next system call.
+            if (!slept && kernel_has_work()) {
                 submit();
                 reap();
             }
@@ -377,6 +394,7 @@ void UringLoop::wait(std::int64_t timeout_ns) noexcept {
             reap();
             break;
         }
+        slept = true;
         if (timeout_ns > 0) {
             left = std::max<std::int64_t>(deadline - monotonic_ns(), 0);
         }
@@ -490,7 +508,7 @@ void UringLoop::cancel_reads(std::span<ReadOperation> operations) noexcept {
     if (!operations.empty()) {
         std::replace(read_ready_.begin(), read_ready_.end(), operations.front().stream,
                      static_cast<ReadStream*>(nullptr));
-        operations.front().stream->listed = false;
+        *operations.front().stream = {.handler = operations.front().stream->handler};
     }
 }
 
