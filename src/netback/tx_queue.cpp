@@ -25,7 +25,6 @@ TxQueue::TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& g
                  FetchStrategy strategy, TxCredit& credit, BufferPool buffers)
     : ring_(ring),
       domain_(domain),
-      grants_(grants),
       port_(port),
       strategy_(strategy),
       credit_(credit),

@@ -139,7 +139,6 @@ private:
 
     ring::TxBackRing ring_;
     xen::DomainId domain_;
-    xen::GrantTable& grants_;
     Port& port_;
     FetchStrategy strategy_;
     TxCredit& credit_;
