@@ -26,10 +26,11 @@ class FakePort final : public Port {
 public:
     std::vector<Frame> sent;
     std::deque<Frame> to_receive;
-    bool defer = false;    ///< keep packets until finish()
-    bool room = true;      ///< writable()
-    bool endless = false;  ///< always_ready()
-    UniqueFd ready;        ///< fd() when it is an eventfd: readable while `to_receive` holds something
+    bool defer = false;                ///< keep packets until finish()
+    bool room = true;                  ///< writable()
+    bool endless = false;              ///< always_ready()
+    const std::byte* start = nullptr;  ///< where the last packet submitted begins
+    UniqueFd ready;                    ///< fd() when it is an eventfd: readable while `to_receive` holds something
 
     void offer(Frame frame) {
         to_receive.push_back(std::move(frame));
@@ -42,6 +43,7 @@ public:
         for (Packet* packet : packets) {
             ++counters_.submitted;
             sent.push_back(gather(*packet));
+            start = packet->fragments[0].data;
             held_.push_back({packet, sent.back()});
         }
         if (!defer) {

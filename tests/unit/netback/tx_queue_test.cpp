@@ -145,12 +145,13 @@ struct Sender {
     std::uint32_t next_octet = 1;
 };
 
-class TxQueueTest : public testing::TestWithParam<FetchStrategy> {
+class TxQueueCopyTest : public testing::Test {
 protected:
     std::unique_ptr<xen::LocalHost> host = *xen::LocalHost::create();
     MockGuest guest{*host};
     Sender sender{guest};
 };
+class TxQueueTest : public TxQueueCopyTest, public testing::WithParamInterface<FetchStrategy> {};
 
 TEST_P(TxQueueTest, DeliversOctetsAndOffloads) {
     Backend backend(guest, GetParam());
@@ -173,6 +174,40 @@ TEST_P(TxQueueTest, DeliversOctetsAndOffloads) {
     EXPECT_EQ(nulls, 3U);
     EXPECT_TRUE(sender.pages.empty()) << "requests without an answer";
     EXPECT_EQ(guest.tx.in_flight(), 0U);
+}
+
+/// A copy whose local side crosses a page is two to the kernel's gntdev.
+TEST_F(TxQueueCopyTest, CopiesKeepTheirPlaceInThePage) {
+    Backend backend(guest, FetchStrategy::copy);
+    const auto place = [&](std::size_t after) {
+        return reinterpret_cast<std::uintptr_t>(backend.port.start + after) % xen::page_size;
+    };
+    sender.put({1400}, 0, 2600);
+    (void)guest.tx.push_and_check_notify();
+    backend.run();
+    EXPECT_EQ(place(0), 2600U) << "a lone piece lies as in the guest's page";
+    sender.put({90, 3000, 1000}, 0, 1000);
+    (void)guest.tx.push_and_check_notify();
+    backend.run();
+    EXPECT_EQ(place(90), 1000U) << "and otherwise the second: behind the headers come whole pages";
+    sender.put({200, 4096, 4096}, 0, 0);
+    (void)guest.tx.push_and_check_notify();
+    backend.run();
+    EXPECT_EQ(place(200), 0U);
+    EXPECT_EQ(backend.port.sent, sender.expected);
+}
+
+TEST_F(TxQueueCopyTest, ACopiedPacketIsAnsweredBeforeItIsSent) {
+    Backend backend(guest, FetchStrategy::copy);
+    const auto ids = sender.put({60, 2000});
+    (void)guest.tx.push_and_check_notify();
+    ASSERT_TRUE(backend.queue->gather(backend.copies));
+    backend.copies.flush(*backend.grants);
+    (void)backend.queue->publish(backend.copies);
+    EXPECT_EQ(sender.answers().size(), ids.size());
+    EXPECT_TRUE(backend.port.sent.empty());
+    backend.queue->send();
+    EXPECT_EQ(backend.port.sent, sender.expected);
 }
 
 TEST_P(TxQueueTest, LargestPacketIn17And18Slots) {
