@@ -57,7 +57,8 @@ void declare(CLI::App& app, Options& options) {
     app.add_option("--max-queues", options.settings.max_queues, "queues offered to each guest")
         ->check(cli::whole_number(1, limits::queues_per_vif))
         ->capture_default_str();
-    app.add_option("--spin-us", options.spin_us, "longest spin before a worker sleeps, in microseconds; 0: none, as where the clock is a system call")
+    app.add_option("--spin-us", options.spin_us,
+                   "longest spin before a worker sleeps, in microseconds; 0: none, as where the clock is a system call")
         ->check(cli::whole_number(0, 1000000))
         ->capture_default_str();
     app.add_option("--control", options.control, "path of the control socket that uvif-ctl talks to");

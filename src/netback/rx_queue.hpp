@@ -2,9 +2,10 @@
 //
 // Theory of operation: guest RX
 //
-// One turn, in two parts. gather: receive a batch from the port into buffers of ours; for each packet, in order, see how
-// many slots it needs (a page each, and one for the GSO extra) and whether the guest has posted them; plan the copies
-// into the guest's pages. publish, when the queue pair has had them done: one publication, at most one notification.
+// One turn, in two parts. gather: receive a batch from the port into buffers of ours; for each packet, in order, see
+// how many slots it needs (a page each, and one for the GSO extra) and whether the guest has posted them; plan the
+// copies into the guest's pages. publish, when the queue pair has had them done: one publication, at most one
+// notification.
 //
 // A packet that does not fit waits, and those behind it too: `waiting_` is bounded by its buffers, and what the port
 // has beyond them stays there (a TAP drops at its own queue's end). So a guest that posts nothing costs a fixed

@@ -15,10 +15,10 @@
 //   send      one submission of the batch to the port; each packet comes home exactly once, now or later
 //
 // A packet is fetched by copy (whole, into one buffer of ours: its slots are answered before it is sent, so that the
-// guest fills them again meanwhile) or by map (first 128 octets copied apart, so that nobody parses memory that the guest can still
-// write, the rest mapped read-only: its slots are answered when its region of pages is unmapped, which is when the port
-// is done with all of the region's packets). A map call fails as a whole for one bad reference; its packets are then
-// copied, which finds the bad slot.
+// guest fills them again meanwhile) or by map (first 128 octets copied apart, so that nobody parses memory that the
+// guest can still write, the rest mapped read-only: its slots are answered when its region of pages is unmapped, which
+// is when the port is done with all of the region's packets). A map call fails as a whole for one bad reference; its
+// packets are then copied, which finds the bad slot.
 //
 // The debt: a taken slot is owed exactly one answer. It is in `slots_` (not parsed), in a TxPacket (mapped, in
 // flight), or in `answers_` (to be published at the end of the turn). BackRing::respond asserts that there are never

@@ -18,9 +18,9 @@
 // A packet goes to the kernel as one vectored write: virtio-net header, then its fragments from where they are; the
 // kernel copies it once. Writes of a batch share a submission (Loop::write_batch).
 //
-// Where the loop can read ahead, the kernel fills packets lent to the port as frames come, one after the other; receive()
-// hands them out and lends those it is given in their place. Otherwise receive() is a read for each packet, and one that
-// finds no more.
+// Where the loop can read ahead, the kernel fills packets lent to the port as frames come, one after the other;
+// receive() hands them out and lends those it is given in their place. Otherwise receive() is a read for each packet,
+// and one that finds no more.
 //
 // TUNSETSNDBUF bounds what the queue may have inside the host's network stack. A write beyond it reports EAGAIN:
 // that packet and all behind it are held, in order, until the descriptor is writable. The submission of a batch does

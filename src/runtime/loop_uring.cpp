@@ -33,8 +33,8 @@
 // no write outlives the call and none waits. Completions of polls that come up meanwhile are kept for the next wait.
 //
 // Reads ahead: a chain of READVs, each linked to the one before it and started when that one has ended, however it has
-// ended (a hard link: a read shorter than its buffer would break a soft one). So one read at most waits for data, in the
-// kernel and with a single poll there, and what has come is read in order without a system call for each.
+// ended (a hard link: a read shorter than its buffer would break a soft one). So one read at most waits for data, in
+// the kernel and with a single poll there, and what has come is read in order without a system call for each.
 //
 // The ring is made disabled, and enabled by the first thread that uses it: with SINGLE_ISSUER that is its owner, and a
 // loop may be created before its thread is.
@@ -118,8 +118,8 @@ private:
     std::vector<int> ready_;
     std::vector<int> unarmed_;
     std::vector<ReadStream*> read_ready_;  ///< streams whose handlers are to be told
-    std::span<WriteOperation> writes_;  ///< of the running batch
-    std::uint64_t writes_pending_ = 0;  ///< bit i: writes_[i] is with the kernel
+    std::span<WriteOperation> writes_;     ///< of the running batch
+    std::uint64_t writes_pending_ = 0;     ///< bit i: writes_[i] is with the kernel
 };
 static_assert(Loop::write_batch_max <= 64, "writes_pending_ has 64 bits");
 static_assert(2 * Loop::write_batch_max <= limits::loop_submissions);
@@ -239,7 +239,8 @@ void UringLoop::take_read(std::uint64_t user_data, std::int32_t result) noexcept
     operation.result = result;
     operation.stream->news = true;
     if (!std::exchange(operation.stream->listed, true)) {
-        read_ready_.push_back(operation.stream);  // within the capacity reserved by add(): each is of a watched descriptor
+        read_ready_.push_back(
+            operation.stream);  // within the capacity reserved by add(): each is of a watched descriptor
     }
 }
 

@@ -29,6 +29,7 @@ struct Options {
     netback::FetchStrategy strategy;
     LoopKind loop;
     bool split;
+    bool reads_ahead;  ///< the backend's port
 };
 
 class Pair {
@@ -66,7 +67,13 @@ public:
         port = owned.get();
         port->ready.reset(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
         back = *netback::QueuePair::connect(
-            *worker, config, [&owned](Loop&) -> Result<std::unique_ptr<Port>> { return std::move(owned); },
+            *worker, config,
+            [&](Loop& loop) -> Result<std::unique_ptr<Port>> {
+                if (setup.reads_ahead) {
+                    port->read_ahead(loop);
+                }
+                return std::move(owned);
+            },
             [this](netback::Rogue) { rogue = true; });
     }
     ~Pair() {
@@ -246,14 +253,14 @@ TEST_P(PairProperty, NothingIsLostReorderedOrLeftAsleep) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Setups, PairProperty,
-                         testing::Values(Options{netback::FetchStrategy::copy, LoopKind::epoll, true},
-                                         Options{netback::FetchStrategy::map, LoopKind::epoll, false},
-                                         Options{netback::FetchStrategy::copy, LoopKind::automatic, false},
-                                         Options{netback::FetchStrategy::map, LoopKind::automatic, true}),
+                         testing::Values(Options{netback::FetchStrategy::copy, LoopKind::epoll, true, false},
+                                         Options{netback::FetchStrategy::map, LoopKind::epoll, false, true},
+                                         Options{netback::FetchStrategy::copy, LoopKind::automatic, false, true},
+                                         Options{netback::FetchStrategy::map, LoopKind::automatic, true, false}),
                          [](const auto& p) {
                              return std::string(p.param.strategy == netback::FetchStrategy::map ? "map" : "copy") +
                                     (p.param.loop == LoopKind::epoll ? "_epoll" : "_uring") +
-                                    (p.param.split ? "_split" : "_shared");
+                                    (p.param.split ? "_split" : "_shared") + (p.param.reads_ahead ? "_ahead" : "");
                          });
 
 }  // namespace

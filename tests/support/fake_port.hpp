@@ -2,6 +2,8 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -9,6 +11,7 @@
 #include <vector>
 
 #include "port/port.hpp"
+#include "runtime/loop.hpp"
 #include "runtime/unique_fd.hpp"
 
 namespace uvif::test {
@@ -32,10 +35,24 @@ public:
     const std::byte* start = nullptr;  ///< where the last packet submitted begins
     UniqueFd ready;                    ///< fd() when it is an eventfd: readable while `to_receive` holds something
 
+    /// Makes it a port that reads ahead. As there, nobody is told of what comes before receive() was told that there is
+    /// nothing more.
+    void read_ahead(Loop& loop) {
+        loop_ = &loop;
+        news_.reset(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+    }
+    ~FakePort() override {
+        if (loop_ != nullptr) {
+            loop_->remove(news_.get());
+        }
+    }
+
     void offer(Frame frame) {
         to_receive.push_back(std::move(frame));
         const std::uint64_t one = 1;
-        (void)!::write(ready.get(), &one, sizeof one);
+        if (loop_ == nullptr || waits_) {
+            (void)!::write(loop_ == nullptr ? ready.get() : news_.get(), &one, sizeof one);
+        }
     }
 
     [[nodiscard]] bool writable() const noexcept override { return room; }
@@ -73,11 +90,19 @@ public:
             to_receive.pop_front();
             ++counters_.received;
         }
-        if (ready && to_receive.empty()) {
+        waits_ = n < packets.size();
+        const UniqueFd& told = loop_ == nullptr ? ready : news_;
+        if (told && to_receive.empty()) {
             std::uint64_t count = 0;
-            (void)!::read(ready.get(), &count, sizeof count);
+            (void)!::read(told.get(), &count, sizeof count);
         }
         return n;
+    }
+    [[nodiscard]] std::size_t reads_ahead() const noexcept override { return loop_ == nullptr ? 0 : 1; }
+    void lend(std::span<Packet* const> /*packets*/, ReadyHandler& handler) noexcept override {
+        if (loop_ != nullptr) {
+            EXPECT_TRUE(loop_->add(news_.get(), EPOLLIN, handler));
+        }
     }
     [[nodiscard]] int fd() const noexcept override { return ready.get(); }
     [[nodiscard]] bool always_ready() const noexcept override { return endless; }
@@ -95,6 +120,9 @@ private:
 
     std::deque<std::pair<Packet*, Frame>> held_;
     PortCounters counters_;
+    Loop* loop_ = nullptr;  ///< not null: it reads ahead
+    UniqueFd news_;
+    bool waits_ = false;
 };
 
 }  // namespace uvif::test
