@@ -252,6 +252,27 @@ TEST_P(PairProperty, NothingIsLostReorderedOrLeftAsleep) {
     }));
 }
 
+/// More than the backend takes in a turn, and the guest sends something just then: what is left in a port that reads
+/// ahead is announced by nobody.
+TEST(Pair, ABurstBesideASentPacketArrivesWhole) {
+    Pair pair({netback::FetchStrategy::copy, LoopKind::epoll, true, true}, 0);
+    const auto settle = [&pair] {
+        for (bool moved = true; moved;) {
+            moved = pair.step_guest();
+            moved = pair.step_backend() || moved;
+        }
+    };
+    settle();
+    for (int i = 0; i < 100; ++i) {
+        pair.offer_packet(60);
+    }
+    pair.queue_packet(60);
+    settle();
+    EXPECT_EQ(pair.received.size(), 100U);
+    EXPECT_EQ(pair.received, pair.expected_rx);
+    EXPECT_EQ(pair.port->sent, pair.expected_tx);
+}
+
 INSTANTIATE_TEST_SUITE_P(Setups, PairProperty,
                          testing::Values(Options{netback::FetchStrategy::copy, LoopKind::epoll, true, false},
                                          Options{netback::FetchStrategy::map, LoopKind::epoll, false, true},

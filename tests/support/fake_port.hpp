@@ -92,7 +92,7 @@ public:
         }
         waits_ = n < packets.size();
         const UniqueFd& told = loop_ == nullptr ? ready : news_;
-        if (told && to_receive.empty()) {
+        if (told && (to_receive.empty() || loop_ != nullptr)) {
             std::uint64_t count = 0;
             (void)!::read(told.get(), &count, sizeof count);
         }
