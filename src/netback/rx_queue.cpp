@@ -41,7 +41,8 @@ RxQueue::RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeat
       packets_(buffers_.count()) {
     free_.reserve(packets_.size());
     for (Packet& packet : packets_) {
-        packet.fragments[0].data = buffers_.take();
+        packet.fragments[0] = {buffers_.take(), room_of_packet()};
+        packet.fragment_count = 1;
         free_.push_back(&packet);
     }
 }
@@ -99,8 +100,7 @@ bool RxQueue::receive() noexcept {
     Packet** const first = waiting_.data() + waiting_end_;
     for (std::size_t i = 0; i < room; ++i) {
         first[i] = free_[free_.size() - 1 - i];
-        first[i]->fragments[0].length = static_cast<std::uint32_t>(buffers_.buffer_size());  // a larger one is seen
-        first[i]->fragment_count = 1;
+        first[i]->fragments[0].length = room_of_packet();
     }
     const std::size_t got = port_.receive(std::span<Packet*>(first, room));
     free_.resize(free_.size() - got);

@@ -85,6 +85,10 @@ private:
 
     RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeatures features, BufferPool buffers);
 
+    /// One more than the largest packet: a larger one is seen.
+    [[nodiscard]] std::uint32_t room_of_packet() const noexcept {
+        return static_cast<std::uint32_t>(buffers_.buffer_size());
+    }
     bool receive() noexcept;
     bool deliver(CopyBatch& copies) noexcept;
     [[nodiscard]] bool takes_segments(GsoType type) const noexcept;

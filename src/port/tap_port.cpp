@@ -205,12 +205,14 @@ std::size_t TapPort::take_reads(std::span<Packet*> packets) noexcept {
     std::size_t count = 0;
     for (bool more = true; more;) {
         counters_.system_calls += loop_.look_at_reads();
+        bool read_some = posted_ == 0;
         for (; count < packets.size() && next_read_ < posted_; ++next_read_) {
             const std::int64_t result = read_operations_[next_read_].result;
             if (result == ReadOperation::pending) {
                 break;
             }
             Read& read = reads_[next_read_];
+            read_some = read_some || result >= 0;
             failed_ = failed_ || (result < 0 && is_deleted(-result));
             if (result >= 0 && accept(*read.packet, read.header, result)) {
                 std::swap(packets[count++], read.packet);
@@ -220,6 +222,7 @@ std::size_t TapPort::take_reads(std::span<Packet*> packets) noexcept {
         more = next_read_ == posted_ && count < packets.size() && !failed_;
         if (more) {
             post_reads();
+            more = read_some;  // reads that all fail must not keep the worker here
         }
     }
     counters_.received += count;
@@ -230,8 +233,7 @@ std::size_t TapPort::take_reads(std::span<Packet*> packets) noexcept {
 void TapPort::post_reads() noexcept {
     for (std::size_t i = 0; i < lent_; ++i) {
         Read& read = reads_[i];
-        Fragment& room = read.packet->fragments[0];
-        room.length = limits::packet_length + 1;  // a larger one is seen
+        const Fragment& room = read.packet->fragments[0];
         read.pieces = {{{.iov_base = &read.header, .iov_len = sizeof read.header},
                         {.iov_base = room.data, .iov_len = room.length}}};
         read_operations_[i].pieces = read.pieces;
@@ -256,7 +258,6 @@ bool TapPort::accept(Packet& packet, const VnetHeader& header, std::int64_t resu
     }
     room.length = static_cast<std::uint32_t>(length);
     packet.length = room.length;
-    packet.fragment_count = 1;
     packet.offload = *offload;
     return true;
 }

@@ -239,8 +239,8 @@ void UringLoop::take_read(std::uint64_t user_data, std::int32_t result) noexcept
     operation.result = result;
     operation.stream->news = true;
     if (!std::exchange(operation.stream->listed, true)) {
-        read_ready_.push_back(
-            operation.stream);  // within the capacity reserved by add(): each is of a watched descriptor
+        // Within the capacity reserved by add(): each stream is of a watched descriptor.
+        read_ready_.push_back(operation.stream);
     }
 }
 
