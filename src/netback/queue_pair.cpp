@@ -98,7 +98,7 @@ QueuePair::~QueuePair() {
     if (watched_) {
         worker_.loop().remove(port_->fd());
     }
-    if (tx_ && tx_->abandon()) {
+    if (tx_ && (tx_->abandon() || tx_event_late_)) {
         worker_.events().notify(*tx_event_);
     }
     if (rx_event_ && rx_event_ != tx_event_) {
@@ -132,7 +132,9 @@ bool QueuePair::turn() noexcept {
     }
     const bool notify_rx = rx_->publish(copies_);
     const bool notify_tx = tx_->publish(copies_);
-    notify(notify_tx, notify_rx);
+    if (!postpone(notify_tx, notify_rx)) {
+        notify(notify_tx, notify_rx);
+    }
     tx_->send();
     if (port_->failed() && watched_) {
         give_up_port();
@@ -145,7 +147,7 @@ bool QueuePair::turn() noexcept {
         on_rogue_(rogue());
         return false;
     }
-    return tx_worked || rx.worked;
+    return tx_worked || rx.worked || tx_event_late_;
 }
 
 /// While the guest sends, what comes for it (mostly acknowledgements of that) is fetched every few turns: together.
@@ -153,8 +155,19 @@ bool QueuePair::worth_asking() const noexcept {
     return port_->reads_ahead() == 0 || tx_turns_ % tx_turns_per_look == 0;
 }
 
+/// An event costs as much as a small packet: the packet goes first, and what comes back for it by the next turn shares
+/// the event.
+bool QueuePair::postpone(bool tx, bool rx) noexcept {
+    if (!tx || rx || tx_event_late_ || !tx_->sends_little()) {
+        return false;
+    }
+    tx_event_late_ = true;
+    return true;
+}
+
 /// At most one event a channel and turn.
 void QueuePair::notify(bool tx, bool rx) noexcept {
+    tx |= std::exchange(tx_event_late_, false);
     if (tx) {
         tx_->count_notify();
         worker_.events().notify(*tx_event_);

@@ -63,6 +63,7 @@ private:
     Result<void> bind(const QueueConfig& config);
     void on_ready(std::uint32_t events) noexcept override;  // of the port
     void notify(bool tx, bool rx) noexcept;
+    [[nodiscard]] bool postpone(bool tx, bool rx) noexcept;
     [[nodiscard]] bool worth_asking() const noexcept;
     void set_interest(std::uint32_t events) noexcept;
     [[nodiscard]] std::uint32_t reading_interest() const noexcept;
@@ -76,6 +77,7 @@ private:
     bool port_readable_ = true;  // unknown counts as yes; so does a port that reads ahead, which costs nothing to ask
     std::uint32_t interest_ = 0;
     std::uint32_t tx_turns_ = 0;  // in a row, in which the guest had sent something
+    bool tx_event_late_ = false;  // the guest waits for an event, which the next turn gives it
 
     // Destroyed in the opposite order: the port first, which has packets of both queues, and the rings last.
     std::optional<MappedPage> tx_page_;

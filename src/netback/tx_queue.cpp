@@ -62,6 +62,14 @@ bool TxQueue::publish(const CopyBatch& copies) noexcept {
     return answer();
 }
 
+bool TxQueue::sends_little() const noexcept {
+    std::size_t octets = 0;
+    for (const TxPacket* packet : std::span(batch_.data(), batch_count_)) {
+        octets += packet->length;
+    }
+    return octets <= xen::page_size;
+}
+
 bool TxQueue::abandon() noexcept {
     port_.flush(true);
     collect_completions();

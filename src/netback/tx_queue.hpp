@@ -64,6 +64,9 @@ public:
     [[nodiscard]] bool publish(const CopyBatch& copies) noexcept;
     /// Hands the packets to the port.
     void send() noexcept;
+    /// Between publish and send: what is to be sent fits in a page. Such a guest (a question, acknowledgements) waits
+    /// for what comes back and not for its slots.
+    [[nodiscard]] bool sends_little() const noexcept;
 
     /// Before sleeping: asks for an event. False: there is work. Not to be called while the port holds up.
     [[nodiscard]] bool arm() noexcept { return home_.empty() && (resume_ns_ != 0 || (unparsed() == 0 && ring_.arm())); }

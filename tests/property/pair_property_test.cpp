@@ -273,6 +273,27 @@ TEST(Pair, ABurstBesideASentPacketArrivesWhole) {
     EXPECT_EQ(pair.port->sent, pair.expected_tx);
 }
 
+/// The packet goes before the event that tells of its slots, and an answer to it shares that event.
+TEST(Pair, AQuestionAndItsAnswerCostOneEvent) {
+    Pair pair({netback::FetchStrategy::copy, LoopKind::epoll, false, true}, 0);
+    while (!pair.worker->asleep()) {
+        pair.step_backend();
+    }
+    pair.queue_packet(60);
+    ASSERT_TRUE(pair.send_some());
+    ASSERT_TRUE(pair.front->arm(true));
+    pair.worker->step(-1);  // woken by the guest's event
+    pair.worker->step(0);
+    ASSERT_EQ(pair.port->sent, pair.expected_tx);
+    EXPECT_FALSE(readable(pair.front->fd()));
+    pair.offer_packet(60);
+    pair.worker->step(0);
+    EXPECT_TRUE(readable(pair.front->fd()));
+    EXPECT_EQ(pair.back->tx_counters().notify_calls + pair.back->rx_counters().notify_calls, 1U);
+    pair.step_guest();
+    EXPECT_EQ(pair.received, pair.expected_rx);
+}
+
 INSTANTIATE_TEST_SUITE_P(Setups, PairProperty,
                          testing::Values(Options{netback::FetchStrategy::copy, LoopKind::epoll, true, false},
                                          Options{netback::FetchStrategy::map, LoopKind::epoll, false, true},
