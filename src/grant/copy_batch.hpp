@@ -13,10 +13,11 @@ namespace uvif {
 /// The copies of one turn of one queue pair, done in one call. One thread; reused, never grows.
 class CopyBatch {
 public:
-    /// A turn touches at most two rings' worth of slots, and a slot is one segment.
-    static constexpr std::uint32_t capacity = 2 * 256;
+    /// A turn touches at most two rings' worth of slots, and a slot is one segment; from guest to guest some are two.
+    static constexpr std::uint32_t capacity = 4 * 256;
 
     [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
+    [[nodiscard]] std::uint32_t room() const noexcept { return capacity - size_; }
     [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
 
     /// Returns the number of the segment, for `ok` after the flush.

@@ -133,6 +133,7 @@ Result<void> Daemon::run(const std::function<void()>& on_alive) {
                         "xenstored (or uvif-machine) runs");
         }
         if (due) {
+            switching_.age();
             pinged_ns_ = now;
             on_alive();
         }
@@ -189,7 +190,7 @@ void Daemon::discover(std::string_view domain) {
         if (!id || vifs_.contains(*id) || hypervisor_.other_netback_serves(id->domain, id->handle)) {
             continue;
         }
-        const Surroundings around{*store_, workers_, settings_,
+        const Surroundings around{*store_, workers_, settings_, switching_,
                                   [this](VifId found, std::uint64_t connection, Rogue reason) {
                                       mailbox_->post([this, found, connection, reason] {
                                           if (const auto vif = vifs_.find(found); vif != vifs_.end()) {

@@ -61,6 +61,10 @@ void declare(CLI::App& app, Options& options) {
                    "longest spin before a worker sleeps, in microseconds; 0: none, as where the clock is a system call")
         ->check(cli::whole_number(0, 1000000))
         ->capture_default_str();
+    app.add_flag(
+        "--switch", options.settings.switched,
+        "hand frames for another guest on the same bridge over directly: one copy, but no filter of the bridge "
+        "sees them");
     app.add_option("--control", options.control, "path of the control socket that uvif-ctl talks to");
     cli::add_choice(app, "--log-level", options.log_level, levels, "what is worth a line")->default_str("info");
     app.set_version_flag("--version", [] {

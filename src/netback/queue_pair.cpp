@@ -4,13 +4,21 @@
 #include <fmt/format.h>
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
+
+#include "runtime/clock.hpp"
 
 namespace uvif::netback {
 
 namespace {
 constexpr std::uint32_t tx_turns_per_look = 4;
+
+/// Of two moments of which each may be 0, for none.
+std::int64_t earlier(std::int64_t a, std::int64_t b) noexcept {
+    return a == 0 || b == 0 ? a + b : std::min(a, b);
+}
 }  // namespace
 
 Result<std::unique_ptr<QueuePair>> QueuePair::connect(Worker& worker, const QueueConfig& config,
@@ -45,7 +53,7 @@ Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_por
         return fail(EPROTO, fmt::format("{}-ring-ref: the page is no ring: more requests outstanding than it holds",
                                         tx_ring ? "rx" : "tx"));
     }
-    auto port = make_port(worker_.loop());
+    auto port = make_port(worker_.loop(), *this);
     if (!port) {
         return propagate(port);
     }
@@ -58,6 +66,7 @@ Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_por
         return propagate(tx);
     }
     tx_ = std::move(*tx);
+    tx_->home().wake_by(*this);
     auto rx = RxQueue::create(*rx_ring, config.domain, *port_, config.rx);
     if (!rx) {
         return propagate(rx);
@@ -115,6 +124,7 @@ Rogue QueuePair::rogue() const noexcept {
 
 bool QueuePair::turn() noexcept {
     if (disabled_) {
+        rx_->give_back([](const Packet&) { return true; });
         return false;
     }
     copies_.clear();
@@ -135,7 +145,10 @@ bool QueuePair::turn() noexcept {
     if (!postpone(notify_tx, notify_rx)) {
         notify(notify_tx, notify_rx);
     }
-    tx_->send();
+    tx_->send(copies_);
+    if (rx_->hold_ends_ns() != 0 && rx_->hold_ends_ns() <= monotonic_ns()) {
+        rx_->release_held(worker_.grants(), copies_);
+    }
     if (port_->failed() && watched_) {
         give_up_port();
     }
@@ -187,8 +200,8 @@ bool QueuePair::arm() noexcept {
     set_interest(reading_interest() | (writable ? 0U : EPOLLOUT));
     // A port that holds up: the guest's requests wait in the ring, and news of more would be of no use.
     const bool tx_armed = !writable || tx_->arm();
-    if (tx_->resume_ns() != 0) {
-        worker_.wake_at(*this, tx_->resume_ns());
+    if (const auto next = earlier(tx_->resume_ns(), rx_->hold_ends_ns()); next != 0) {
+        worker_.wake_at(*this, next);
     }
     const bool rx_armed = rx_->arm();
     return tx_armed && rx_armed;

@@ -33,12 +33,13 @@ struct QueueConfig {
 
 /// Both rings of one queue, connected: the task that a worker runs. Made, used and destroyed on its worker's
 /// thread.
-class QueuePair final : public Task, private ReadyHandler {
+class QueuePair final : public Task, public Waker, private ReadyHandler {
 public:
     /// Called on the worker's thread, once, when the guest broke the protocol.
     using OnRogue = std::function<void(Rogue)>;
     /// Makes the queue's port on the worker's thread, where its loop is.
-    using MakePort = std::function<Result<std::unique_ptr<Port>>(Loop&)>;
+    /// `waker` is for a port that has packets passed to it, and lives longer.
+    using MakePort = std::function<Result<std::unique_ptr<Port>>(Loop&, Waker& waker)>;
 
     /// Maps the rings, binds the channels, and starts taking turns. Destroying undoes it all in reverse.
     static Result<std::unique_ptr<QueuePair>> connect(Worker& worker, const QueueConfig& config,
@@ -52,6 +53,14 @@ public:
 
     bool turn() noexcept override;
     bool arm() noexcept override;
+
+    /// Any thread: there is a packet of another queue's, or one of ours has come home.
+    void wake() noexcept override { worker_.ring(*this); }
+
+    [[nodiscard]] Port& port() noexcept { return *port_; }
+    [[nodiscard]] const CompletionQueue& home() noexcept { return tx_->home(); }
+    /// Gives packets of other queues back, those that `concerns`.
+    void give_back(const std::function<bool(const Packet&)>& concerns) noexcept { rx_->give_back(concerns); }
 
     [[nodiscard]] TxCounters tx_counters() const noexcept { return tx_->counters(); }
     [[nodiscard]] RxCounters rx_counters() const noexcept { return rx_->counters(); }

@@ -2,10 +2,12 @@
 #include "netback/rx_queue.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "packet/checksum.hpp"
 #include "packet/headers.hpp"
+#include "runtime/clock.hpp"
 #include "runtime/limits.hpp"
 
 namespace uvif::netback {
@@ -21,6 +23,43 @@ constexpr std::uint32_t cache_line = 64;
 /// Starting lines over which packets are spread inside their pages: half a page, so that a common 1514 octets fit
 /// behind it.
 constexpr std::uint32_t rx_colours = 32;
+/// A copy for each slot, and one more for each piece that does not end where a slot does.
+constexpr std::uint32_t segments_of_packet_max = 17 + Packet::max_fragments;
+
+/// Walks over a packet's octets, wherever they are.
+class PieceReader {
+public:
+    explicit PieceReader(const Packet& packet) noexcept : packet_(packet) {}
+
+    /// Has the next `size` octets copied into the guest's page.
+    void copy_to(CopyBatch& copies, xen::DomainId guest, xen::GrantRef ref, std::uint16_t offset,
+                 std::uint16_t size) noexcept {
+        while (size != 0) {
+            const Fragment& piece = packet_.fragments[piece_];
+            if (at_ == piece.length) {
+                ++piece_;
+                at_ = 0;
+                continue;
+            }
+            const auto now = static_cast<std::uint16_t>(std::min<std::uint32_t>(size, piece.length - at_));
+            if (piece.data != nullptr) {
+                copies.add(xen::CopySegment::to_guest(piece.data + at_, guest, ref, offset, now));
+            } else {
+                const GrantedPiece& place = packet_.granted[piece_];
+                copies.add(xen::CopySegment::between_guests(
+                    packet_.owner, place.ref, static_cast<std::uint16_t>(place.offset + at_), guest, ref, offset, now));
+            }
+            at_ += now;
+            offset += now;
+            size -= now;
+        }
+    }
+
+private:
+    const Packet& packet_;
+    std::size_t piece_ = 0;
+    std::uint32_t at_ = 0;
+};
 }  // namespace
 
 Result<std::unique_ptr<RxQueue>> RxQueue::create(ring::RxBackRing ring, xen::DomainId domain, Port& port,
@@ -47,6 +86,14 @@ RxQueue::RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeat
     }
 }
 
+RxQueue::~RxQueue() {
+    for (Packet* packet : std::span(waiting_).subspan(waiting_begin_, waiting_end_ - waiting_begin_)) {
+        if (is_passed(*packet)) {
+            complete_from_elsewhere(packet);
+        }
+    }
+}
+
 void RxQueue::read_ahead(ReadyHandler& handler) noexcept {
     const std::size_t count = port_.reads_ahead();
     port_.lend(std::span<Packet* const>(free_).last(count), handler);
@@ -64,10 +111,13 @@ RxQueue::Gathered RxQueue::gather(bool may_receive, CopyBatch& copies) noexcept 
     if (rogue_ != Rogue::none) {
         return result;
     }
+    result.worked = take_passed();
     if (may_receive && wants_packets()) {
         result.port_empty = receive();
     }
-    result.worked = waiting_begin_ != waiting_end_ && deliver(copies);
+    last_segment_ = copies.size();
+    result.worked |= waiting_begin_ != waiting_end_ && deliver(copies);
+    watch_hold();
     return result;
 }
 
@@ -78,7 +128,41 @@ bool RxQueue::publish(const CopyBatch& copies) noexcept {
     note_failures(copies);
     ring_.respond(std::span(answers_.data(), answer_count_));
     answer_count_ = 0;
-    return ring_.push_and_check_notify();
+    const bool notify = ring_.push_and_check_notify();
+    std::for_each_n(copied_.begin(), std::exchange(copied_count_, 0), complete_from_elsewhere);
+    return notify;
+}
+
+void RxQueue::compact() noexcept {
+    if (waiting_begin_ == 0) {
+        return;
+    }
+    std::copy(waiting_.begin() + static_cast<std::ptrdiff_t>(waiting_begin_),
+              waiting_.begin() + static_cast<std::ptrdiff_t>(waiting_end_), waiting_.begin());
+    waiting_end_ -= waiting_begin_;
+    waiting_begin_ = 0;
+}
+
+/// True when there were any.
+bool RxQueue::take_passed() noexcept {
+    compact();
+    const std::size_t count = port_.take_passed(std::span(waiting_).subspan(waiting_end_));
+    waiting_end_ += count;
+    if (!stalled_) {
+        return count != 0;
+    }
+    waiting_end_ -= count;
+    discard_passed(std::span(waiting_).subspan(waiting_end_, count));
+    std::array<Packet*, 16> more;
+    for (std::size_t n = port_.take_passed(more); n != 0; n = port_.take_passed(more)) {
+        discard_passed(std::span(more).first(n));
+    }
+    return true;
+}
+
+void RxQueue::discard_passed(std::span<Packet* const> packets) noexcept {
+    counters_.drops[static_cast<std::size_t>(RxDrop::stalled)] += packets.size();
+    std::ranges::for_each(packets, complete_from_elsewhere);
 }
 
 /// True when the port had less than what it was asked for.
@@ -88,14 +172,10 @@ bool RxQueue::receive() noexcept {
         // Such a port is asked only for what the guest has room for: it would fill the waiting line for nothing.
         room = waiting_begin_ != waiting_end_ ? 0 : std::min<std::size_t>(room, ring_.available());
     }
+    room = std::min(room, waiting_.size() - waiting_end_);
     if (room == 0) {
         return false;
     }
-    std::copy(waiting_.begin() + static_cast<std::ptrdiff_t>(waiting_begin_),
-              waiting_.begin() + static_cast<std::ptrdiff_t>(waiting_end_), waiting_.begin());
-    waiting_end_ -= waiting_begin_;
-    waiting_begin_ = 0;
-
     // The last freed come first: their buffers are still in the cache.
     Packet** const first = waiting_.data() + waiting_end_;
     for (std::size_t i = 0; i < room; ++i) {
@@ -113,7 +193,7 @@ bool RxQueue::receive() noexcept {
 bool RxQueue::deliver(CopyBatch& copies) noexcept {
     const std::size_t before = waiting_begin_;
     const std::uint64_t enough = counters_.bytes + bytes_per_turn;
-    while (waiting_begin_ != waiting_end_ && counters_.bytes < enough) {
+    while (waiting_begin_ != waiting_end_ && counters_.bytes < enough && copies.room() >= segments_of_packet_max) {
         Packet& packet = *waiting_[waiting_begin_];
         if (packet.length > xen::page_size && !features_.scatter_gather) {
             discard(RxDrop::no_scatter_gather);
@@ -135,7 +215,78 @@ bool RxQueue::deliver(CopyBatch& copies) noexcept {
             discard(RxDrop::no_buffers);
         }
     }
+    stalled_ = stalled_ && waiting_begin_ == before;
     return waiting_begin_ != before;
+}
+
+/// The clock is looked at only while packets of others wait.
+void RxQueue::watch_hold() noexcept {
+    const auto waiting = std::span(waiting_).subspan(waiting_begin_, waiting_end_ - waiting_begin_);
+    stalled_ = stalled_ && !waiting.empty();
+    if (std::ranges::none_of(waiting, [](const Packet* p) { return is_passed(*p); })) {
+        hold_ends_ns_ = 0;
+    } else if (hold_ends_ns_ == 0) {
+        hold_ends_ns_ = monotonic_ns() + limits::hold_ns;
+    }
+}
+
+void RxQueue::release_held(xen::GrantTable& grants, CopyBatch& copies) noexcept {
+    hold_ends_ns_ = 0;
+    stalled_ = true;
+    std::size_t kept = waiting_begin_;
+    for (std::size_t i = waiting_begin_; i < waiting_end_; ++i) {
+        Packet* packet = waiting_[i];
+        if (is_passed(*packet)) {
+            // There is one: the line is no longer than our own packets are many.
+            Packet& own = *free_.back();
+            const bool good = copy_apart(*packet, own, grants, copies);
+            complete_from_elsewhere(packet);
+            if (!good) {
+                ++counters_.drops[static_cast<std::size_t>(RxDrop::tx_grant_failed)];
+                continue;
+            }
+            ++counters_.lazy_copies;
+            free_.pop_back();
+            packet = &own;
+        }
+        waiting_[kept++] = packet;
+    }
+    waiting_end_ = kept;
+}
+
+bool RxQueue::copy_apart(Packet& passed, Packet& own, xen::GrantTable& grants, CopyBatch& copies) noexcept {
+    copies.clear();
+    std::byte* to = own.fragments[0].data;
+    for (std::size_t i = 0; i < passed.fragment_count; ++i) {
+        const Fragment& piece = passed.fragments[i];
+        if (piece.data != nullptr) {
+            std::memcpy(to, piece.data, piece.length);
+        } else {
+            copies.add(xen::CopySegment::from_guest(passed.owner, passed.granted[i].ref, passed.granted[i].offset, to,
+                                                    static_cast<std::uint16_t>(piece.length)));
+        }
+        to += piece.length;
+    }
+    copies.flush(grants);
+    own.length = own.fragments[0].length = passed.length;
+    own.offload = passed.offload;
+    for (std::uint32_t segment = 0; segment < copies.size(); ++segment) {
+        if (!copies.ok(segment)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void RxQueue::give_back(const std::function<bool(const Packet&)>& concerns) noexcept {
+    compact();
+    const auto waiting = std::span(waiting_).first(waiting_end_);
+    const auto rest = std::ranges::stable_partition(
+        waiting, [&concerns](const Packet* packet) { return !is_passed(*packet) || !concerns(*packet); });
+    std::ranges::for_each(rest, complete_from_elsewhere);
+    waiting_end_ -= rest.size();
+    port_.give_back(concerns);
+    watch_hold();
 }
 
 /// The port was told what the guest takes, but it may hold packets from before.
@@ -143,9 +294,9 @@ bool RxQueue::takes_segments(GsoType type) const noexcept {
     return type == GsoType::none || (type == GsoType::tcpv4 ? features_.gso_v4 : features_.gso_v6);
 }
 
-/// Completes a blank checksum that the guest does not take.
+/// Completes a blank checksum that the guest does not take; the switch passes on none.
 void RxQueue::finish_checksum(Packet& packet) noexcept {
-    if (!packet.offload.checksum_blank || (features_.checksum_v4 && features_.checksum_v6) ||
+    if (is_passed(packet) || !packet.offload.checksum_blank || (features_.checksum_v4 && features_.checksum_v6) ||
         packet.offload.gso_type != GsoType::none) {
         return;
     }
@@ -160,10 +311,14 @@ void RxQueue::finish_checksum(Packet& packet) noexcept {
     }
 }
 
-bool RxQueue::discard(RxDrop reason) noexcept {
+void RxQueue::discard(RxDrop reason) noexcept {
     ++counters_.drops[static_cast<std::size_t>(reason)];
-    free_.push_back(waiting_[waiting_begin_++]);
-    return true;
+    Packet* const packet = waiting_[waiting_begin_++];
+    if (is_passed(*packet)) {
+        complete_from_elsewhere(packet);
+    } else {
+        free_.push_back(packet);
+    }
 }
 
 /// Plans the copies and answers of one packet. False: the guest has not posted enough.
@@ -183,11 +338,11 @@ bool RxQueue::place(Packet& packet, CopyBatch& copies) noexcept {
     flags |= packet.offload.checksum_blank ? RxFlags::checksum_blank : std::uint16_t{0};
     flags |= packet.offload.data_validated ? RxFlags::data_validated : std::uint16_t{0};
 
-    std::byte* from = packet.fragments[0].data;
+    PieceReader from(packet);
     std::uint32_t left = packet.length;
     for (std::uint32_t slot = 0; slot < needed; ++slot) {
         if (slot == 1 && gso) {
-            segment_of_[answer_count_] = no_segment;
+            first_segment_[answer_count_] = copies.size();
             answers_[answer_count_++] = RxSlot::from(ExtraInfo::gso(packet.offload.gso_type, packet.offload.gso_size));
             continue;
         }
@@ -202,18 +357,23 @@ bool RxQueue::place(Packet& packet, CopyBatch& copies) noexcept {
         // Page colouring: headers that all begin at a page's start compete for the same few cache sets, on both sides.
         const std::uint32_t colour = (ring_.consumed() - needed + slot) % rx_colours * cache_line;
         response.offset = size + colour <= xen::page_size ? static_cast<std::uint16_t>(colour) : std::uint16_t{0};
-        segment_of_[answer_count_] =
-            copies.add(xen::CopySegment::to_guest(from, domain_, xen::GrantRef{request.gref}, response.offset, size));
+        first_segment_[answer_count_] = copies.size();
+        from.copy_to(copies, domain_, xen::GrantRef{request.gref}, response.offset, size);
         answers_[answer_count_++] = RxSlot::from(response);
-        from += size;
     }
+    last_segment_ = copies.size();
     ++counters_.packets;
     counters_.bytes += packet.length;
     counters_.copied_bytes += packet.length;
     counters_.slots += needed;
     counters_.gso_packets += gso ? 1 : 0;
-    // Its buffer is read by the copy call of this turn, and not written before the next.
-    free_.push_back(&packet);
+    if (is_passed(packet)) {
+        ++counters_.passed;
+        copied_[copied_count_++] = &packet;
+    } else {
+        // Its buffer is read by the copy call of this turn, and not written before the next.
+        free_.push_back(&packet);
+    }
     ++waiting_begin_;
     return true;
 }
@@ -223,15 +383,21 @@ void RxQueue::note_failures(const CopyBatch& copies) noexcept {
     bool in_packet = false;
     bool counted = false;
     for (std::uint32_t i = 0; i < answer_count_; ++i) {
-        if (segment_of_[i] == no_segment) {
-            continue;
+        const std::uint32_t begin = first_segment_[i];
+        const std::uint32_t end = i + 1 == answer_count_ ? last_segment_ : first_segment_[i + 1];
+        if (begin == end) {
+            continue;  // an extra
         }
         RxResponse response = answers_[i].response();
         if (!in_packet) {
             counted = false;
         }
         in_packet = response.flags.has(RxFlags::more_data);
-        if (copies.ok(segment_of_[i])) {
+        bool ok = true;
+        for (std::uint32_t segment = begin; segment != end; ++segment) {
+            ok &= copies.ok(segment);
+        }
+        if (ok) {
             continue;
         }
         response.status = static_cast<std::int16_t>(ring::TxStatus::error);

@@ -11,12 +11,18 @@
 // has beyond them stays there (a TAP drops at its own queue's end). So a guest that posts nothing costs a fixed
 // amount of memory (XSA-392). While a packet waits, the event index asks for exactly the slots it needs.
 //
+// Packets that another guest's queue passes on (the switch) come with that guest's pages: they are copied from there,
+// and go home once they are. They share the waiting line. When the guest posts no room for limits::hold_ns, those in
+// the line are copied into buffers of ours, so that the pages go back, and further ones are discarded until there is
+// room.
+//
 // Responses stand in the slots of the requests they answer AND carry their ids: Linux goes by the position, Windows
 // by the id. An extra takes a whole slot; its buffer is unused.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -47,7 +53,7 @@ public:
                                                    RxFeatures features);
     RxQueue(const RxQueue&) = delete;
     RxQueue& operator=(const RxQueue&) = delete;
-    ~RxQueue() = default;
+    ~RxQueue();
 
     /// Lends the port the packets that it reads ahead into; `handler` hears when there are some.
     void read_ahead(ReadyHandler& handler) noexcept;
@@ -61,12 +67,21 @@ public:
     /// Gives the guest what `copies` have brought to its pages. True: it wants to hear of it, by one event.
     [[nodiscard]] bool publish(const CopyBatch& copies) noexcept;
 
+    /// Not 0: packets in the line hold another guest's pages; at this moment release_held() is due.
+    [[nodiscard]] std::int64_t hold_ends_ns() const noexcept { return hold_ends_ns_; }
+    /// Copies them into buffers of ours. Between turns; `copies` is free for this.
+    void release_held(xen::GrantTable& grants, CopyBatch& copies) noexcept;
+    /// Gives back the packets that `concerns`, as the queue that they belong to goes away, or this one does.
+    void give_back(const std::function<bool(const Packet&)>& concerns) noexcept;
+
     /// Before sleeping: when a packet waits for slots (or the port always has one), asks for an event once they
     /// are there. False: they are.
     [[nodiscard]] bool arm() noexcept;
 
     /// More can be taken from the port; otherwise its readiness is of no interest.
-    [[nodiscard]] bool wants_packets() const noexcept { return !free_.empty(); }
+    [[nodiscard]] bool wants_packets() const noexcept {
+        return !free_.empty() && waiting_end_ - waiting_begin_ < waiting_.size();
+    }
 
     [[nodiscard]] Rogue rogue() const noexcept { return rogue_; }
     [[nodiscard]] const RxCounters& counters() const noexcept { return counters_; }
@@ -89,13 +104,20 @@ private:
     [[nodiscard]] std::uint32_t room_of_packet() const noexcept {
         return static_cast<std::uint32_t>(buffers_.buffer_size());
     }
+    /// Of another guest's queue.
+    [[nodiscard]] static bool is_passed(const Packet& packet) noexcept { return packet.home != nullptr; }
+    void compact() noexcept;
+    bool take_passed() noexcept;
+    void discard_passed(std::span<Packet* const> packets) noexcept;
     bool receive() noexcept;
+    void watch_hold() noexcept;
+    bool copy_apart(Packet& passed, Packet& own, xen::GrantTable& grants, CopyBatch& copies) noexcept;
     bool deliver(CopyBatch& copies) noexcept;
     [[nodiscard]] bool takes_segments(GsoType type) const noexcept;
     void finish_checksum(Packet& packet) noexcept;
     bool place(Packet& packet, CopyBatch& copies) noexcept;
     void note_failures(const CopyBatch& copies) noexcept;
-    bool discard(RxDrop reason) noexcept;
+    void discard(RxDrop reason) noexcept;
 
     ring::RxBackRing ring_;
     xen::DomainId domain_;
@@ -111,11 +133,16 @@ private:
     std::size_t waiting_begin_ = 0;
     std::size_t waiting_end_ = 0;
 
-    // This turn's answers, and for each its copy (or none).
-    static constexpr std::uint32_t no_segment = 0xffffffff;
+    std::int64_t hold_ends_ns_ = 0;
+    bool stalled_ = false;  ///< it was due, and no packet found room since
+
+    // This turn's answers, and for each its copies: those up to where the next one's begin.
     std::array<ring::RxSlot, ring::RxBackRing::size> answers_;
-    std::array<std::uint32_t, ring::RxBackRing::size> segment_of_;
+    std::array<std::uint32_t, ring::RxBackRing::size> first_segment_;
+    std::uint32_t last_segment_ = 0;  ///< and one behind it
     std::uint32_t answer_count_ = 0;
+    std::array<Packet*, packets_per_turn> copied_;  ///< of other queues: go home when the copies are done
+    std::size_t copied_count_ = 0;
 
     RxCounters counters_;
 };

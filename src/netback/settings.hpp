@@ -18,6 +18,7 @@ struct Settings {
     unsigned workers = 1;
     unsigned max_queues = 1;  ///< multi-queue-max-queues
     std::int64_t spin_ns = 0;
+    bool switched = false;  ///< vifs of one bridge hand frames over directly
 };
 
 }  // namespace uvif::netback

@@ -34,11 +34,14 @@ void each_counter(A& a, B& b, Visit visit) {
     visit("rx_copied_bytes", a.rx.copied_bytes, b.rx.copied_bytes);
     visit("rx_copy_calls", a.rx.copy_calls, b.rx.copy_calls);
     visit("rx_notifications", a.rx.notify_calls, b.rx.notify_calls);
+    visit("rx_passed", a.rx.passed, b.rx.passed);
+    visit("rx_lazy_copies", a.rx.lazy_copies, b.rx.lazy_copies);
     visit("rx_waits", a.rx.waits, b.rx.waits);
     for (std::size_t i = 0; i < rx_drop_names.size(); ++i) {
         visit("rx_drop_" + std::string(rx_drop_names[i]), a.rx.drops[i], b.rx.drops[i]);
     }
     visit("port_submitted", a.port.submitted, b.port.submitted);
+    visit("port_passed", a.port.passed, b.port.passed);
     visit("port_dropped", a.port.submit_dropped, b.port.submit_dropped);
     visit("port_dropped_metadata", a.port.dropped_metadata, b.port.dropped_metadata);
     visit("port_dropped_link_down", a.port.dropped_link_down, b.port.dropped_link_down);

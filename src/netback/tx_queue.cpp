@@ -28,6 +28,7 @@ TxQueue::TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& g
       port_(port),
       strategy_(strategy),
       credit_(credit),
+      grants_(grants),
       packets_(packets_in_flight_max),
       buffers_(std::move(buffers)),
       regions_(grants) {
@@ -134,14 +135,21 @@ void TxQueue::begin_packet(const TxFrame& frame) noexcept {
     packet.length = frame.length;
     packet.offload = frame.offload;
     packet.region = Regions::none;
+    packet.left = false;
+    packet.granted = nullptr;
+    packet.route = nullptr;
     packet.failed_slots = 0;
     packet.buffer = buffers_.take();  // as many buffers as packets: never empty-handed
     batch_[batch_count_++] = &packet;
 }
 
-/// Maps what the strategy maps, and copies all that is not mapped: headers, and whole packets.
+/// Leaves or maps what is to be, and copies all else: headers, and whole packets.
 void TxQueue::fetch(CopyBatch& copies) noexcept {
-    if (strategy_ == FetchStrategy::map) {
+    if (port_.prefers_granted()) {
+        for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
+            leave(*packet);
+        }
+    } else if (strategy_ == FetchStrategy::map) {
         map_payloads();
     }
     for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
@@ -192,22 +200,59 @@ void TxQueue::map_region(std::span<TxPacket* const> packets) noexcept {
         packet->region = region;
         regions_.use(region);
         packet->fragment_count = 1;  // the header, which plan_copy fills in
-        std::uint32_t header_left = header_size;
-        for (std::uint32_t n = 0; n < packet->frame.data_slots; ++n) {
-            const TxRequest request = data_slot(*packet, n);
-            const std::uint32_t size = data_size(*packet, n, request);
-            packet->ids[n] = request.id;
-            if (size == 0) {
-                continue;
-            }
-            const std::uint32_t in_header = std::min(size, header_left);
-            header_left -= in_header;
-            if (in_header < size) {
-                packet->fragments[packet->fragment_count++] = {pages[page] + request.offset + in_header,
-                                                               size - in_header};
+        remember_ids(*packet);
+        // Every slot that is not empty has a page, also those that are all header.
+        each_part(*packet, 0, packet->length, [&](const Part& part) {
+            const std::uint32_t in_header = std::min(header_size - std::min(header_size, part.at), part.size);
+            if (in_header < part.size) {
+                packet->fragments[packet->fragment_count++] = {pages[page] + part.offset + in_header,
+                                                               part.size - in_header};
             }
             ++page;
+        });
+    }
+}
+
+/// The packet's slots are answered when this turn's are gone.
+void TxQueue::remember_ids(TxPacket& packet) noexcept {
+    for (std::uint32_t n = 0; n < packet.frame.data_slots; ++n) {
+        packet.ids[n] = data_slot(packet, n).id;
+    }
+}
+
+/// Leaves all but the header where it is.
+void TxQueue::leave(TxPacket& packet) noexcept {
+    if (packet.length <= header_size) {
+        return;
+    }
+    packet.left = true;
+    packet.owner = domain_;
+    packet.granted = packet.places.data();
+    packet.fragment_count = 1;  // the header, which plan_copy fills in
+    remember_ids(packet);
+    each_part(packet, header_size, packet.length, [&packet](const Part& part) {
+        packet.places[packet.fragment_count] = {part.ref, part.offset};
+        packet.fragments[packet.fragment_count++] = {nullptr, part.size};
+    });
+}
+
+/// Calls visit(Part) for each data slot that has some of the packet's octets [begin, end).
+template <class Visit>
+void TxQueue::each_part(const TxPacket& packet, std::uint32_t begin, std::uint32_t end, Visit visit) const noexcept {
+    std::uint32_t at = 0;
+    for (std::uint32_t n = 0; n < packet.frame.data_slots && at < end; ++n) {
+        const TxRequest request = data_slot(packet, n);
+        const std::uint32_t next = at + data_size(packet, n, request);
+        const std::uint32_t from = std::max(at, begin);
+        const std::uint32_t to = std::min(next, end);
+        if (from < to) {  // XSA-448: the reference of an empty slot is not looked at
+            visit(Part{.slot = n,
+                       .at = from,
+                       .size = to - from,
+                       .ref = xen::GrantRef{request.gref},
+                       .offset = static_cast<std::uint16_t>(request.offset + (from - at))});
         }
+        at = next;
     }
 }
 
@@ -221,51 +266,52 @@ std::uint32_t TxQueue::start_in_page(const TxPacket& packet) const noexcept {
     return (data_slot(packet, 1).offset - packet.frame.first_size) % xen::page_size;
 }
 
-/// Adds the copies of the packet's first octets, or of all of it, to the batch: one for each data slot that has a
-/// part in them.
+/// Adds the copies of the packet's header, or of all of it, to the batch.
 void TxQueue::plan_copy(TxPacket& packet, CopyBatch& copies) noexcept {
-    const bool mapped = packet.region != Regions::none;
-    const std::uint32_t octets = mapped ? header_size : packet.length;
-    std::byte* to = packet.buffer + start_in_page(packet);
-    packet.fragments[0] = {to, octets};
-    if (!mapped) {
+    const bool whole = packet.region == Regions::none && !packet.left;
+    const std::uint32_t octets = whole ? packet.length : std::min(packet.length, header_size);
+    packet.fragments[0] = {packet.buffer + start_in_page(packet), octets};
+    if (whole) {
         packet.fragment_count = 1;
     }
-    packet.first_segment = copies.size();
-    std::uint32_t left = octets;
-    for (std::uint32_t n = 0; left != 0; ++n) {
-        const TxRequest request = data_slot(packet, n);
-        const std::uint32_t size = std::min(data_size(packet, n, request), left);
-        if (size == 0) {
-            continue;  // XSA-448: the reference of an empty slot is not looked at
-        }
-        copies.add(xen::CopySegment::from_guest(domain_, xen::GrantRef{request.gref}, request.offset, to,
-                                                static_cast<std::uint16_t>(size)));
-        to += size;
-        left -= size;
-    }
-    packet.segments = copies.size() - packet.first_segment;
-    counters_.copied_bytes += octets;
+    plan_octets(packet, 0, octets, copies);
 }
 
-/// Judges the copies. Copied packets have left the guest's pages: their slots are answered now. Mapped ones are
-/// answered when they come home.
+/// Octets [begin, end) of the packet, to behind those before them.
+void TxQueue::plan_octets(TxPacket& packet, std::uint32_t begin, std::uint32_t end, CopyBatch& copies) noexcept {
+    packet.copied_from = begin;
+    packet.copied_to = end;
+    packet.first_segment = copies.size();
+    each_part(packet, begin, end, [&](const Part& part) {
+        copies.add(xen::CopySegment::from_guest(domain_, part.ref, part.offset, packet.fragments[0].data + part.at,
+                                                static_cast<std::uint16_t>(part.size)));
+    });
+    packet.segments = copies.size() - packet.first_segment;
+    counters_.copied_bytes += end - begin;
+}
+
+bool TxQueue::copied_well(const TxPacket& packet, const CopyBatch& copies) const noexcept {
+    bool ok = true;
+    for (std::uint32_t s = 0; s < packet.segments; ++s) {
+        ok &= copies.ok(packet.first_segment + s);
+    }
+    return ok;
+}
+
+/// Judges the copies. Copied packets have left the guest's pages: their slots are answered now. Mapped ones, and those
+/// left in the guest's pages, are answered when they come home.
 void TxQueue::settle(const CopyBatch& copies) noexcept {
     std::size_t good = 0;
     for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
-        bool ok = true;
-        for (std::uint32_t s = 0; s < packet->segments; ++s) {
-            ok &= copies.ok(packet->first_segment + s);
-        }
-        if (!ok) {
+        if (!copied_well(*packet, copies)) {
             fail_packet(*packet, copies);
             continue;
         }
-        if (packet->region == Regions::none) {
+        if (packet->region != Regions::none) {
+            ++counters_.by_map;
+        } else if (!packet->left) {
             owe_frame(packet->slot, packet->frame, TxStatus::okay);
             ++counters_.by_copy;
-        } else {
-            ++counters_.by_map;
         }
         counters_.bytes += packet->length;
         counters_.gso_packets += packet->offload.gso_type != GsoType::none ? 1 : 0;
@@ -278,15 +324,10 @@ void TxQueue::settle(const CopyBatch& copies) noexcept {
 /// The slots whose copy failed are answered with an error, the others are not: as Linux does.
 void TxQueue::fail_packet(TxPacket& packet, const CopyBatch& copies) noexcept {
     ++counters_.drops[static_cast<std::size_t>(TxDrop::grant_failed)];
+    remember_ids(packet);
     std::uint32_t segment = packet.first_segment;
-    const std::uint32_t end = packet.first_segment + packet.segments;
-    for (std::uint32_t n = 0; n < packet.frame.data_slots; ++n) {
-        const TxRequest request = data_slot(packet, n);
-        packet.ids[n] = request.id;
-        if (data_size(packet, n, request) != 0 && segment < end && !copies.ok(segment++)) {
-            packet.failed_slots |= 1U << n;
-        }
-    }
+    each_part(packet, packet.copied_from, packet.copied_to,
+              [&](const Part& part) { packet.failed_slots |= copies.ok(segment++) ? 0 : 1U << part.slot; });
     if (packet.region == Regions::none) {
         owe_late(packet);
     } else {
@@ -320,23 +361,62 @@ void TxQueue::owe_late(TxPacket& packet) noexcept {
     recycle(packet);
 }
 
-void TxQueue::send() noexcept {
+void TxQueue::send(CopyBatch& copies) noexcept {
     if (batch_count_ == 0) {
         return;
     }
     // The array is one of pointers to a derived type with a single base: hand the port its own.
     std::array<Packet*, packets_per_turn> packets;
     std::copy_n(batch_.begin(), batch_count_, packets.begin());
+    port_.classify(std::span<Packet* const>(packets.data(), batch_count_));
+    fetch_rest(copies);
+    std::copy_n(batch_.begin(), batch_count_, packets.begin());
     port_.submit(std::span<Packet* const>(packets.data(), batch_count_));
     batch_count_ = 0;
     collect_completions();  // most ports finish inside the call
+}
+
+/// Of packets left in the guest's pages that are not passed on from there.
+void TxQueue::fetch_rest(CopyBatch& copies) noexcept {
+    copies.clear();
+    for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
+        if (packet->left && packet->route == nullptr) {
+            plan_octets(*packet, header_size, packet->length, copies);
+        }
+    }
+    if (copies.empty()) {
+        return;
+    }
+    ++counters_.copy_calls;
+    copies.flush(grants_);
+    std::size_t good = 0;
+    for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
+        if (packet->left && packet->route == nullptr) {
+            packet->left = false;
+            if (!copied_well(*packet, copies)) {
+                --counters_.packets;
+                counters_.bytes -= packet->length;
+                fail_packet(*packet, copies);
+                continue;
+            }
+            owe_frame(packet->slot, packet->frame, TxStatus::okay);
+            ++counters_.by_copy;
+            packet->granted = nullptr;
+            packet->fragment_count = 1;
+            packet->fragments[0].length = packet->length;
+        }
+        batch_[good++] = packet;
+    }
+    batch_count_ = good;
 }
 
 void TxQueue::collect_completions() noexcept {
     for (Packet* next = home_.take_all(); next != nullptr;) {
         auto& packet = static_cast<TxPacket&>(*next);
         next = next->next;
-        if (packet.region == Regions::none) {
+        if (packet.left) {
+            owe_late(packet);
+        } else if (packet.region == Regions::none) {
             recycle(packet);
         } else {
             let_go(packet);

@@ -20,6 +20,10 @@
 // is when the port is done with all of the region's packets). A map call fails as a whole for one bad reference; its
 // packets are then copied, which finds the bad slot.
 //
+// Where the port may pass packets on to another guest's queue, a third way: the first 128 octets are copied, the rest
+// is left in the guest's pages for the other queue to copy from there (its slots are answered when the packet comes
+// home). Packets that the port then does not pass on have the rest copied by a second call, before they are submitted.
+//
 // The debt: a taken slot is owed exactly one answer. It is in `slots_` (not parsed), in a TxPacket (mapped, in
 // flight), or in `answers_` (to be published at the end of the turn). BackRing::respond asserts that there are never
 // more.
@@ -62,19 +66,27 @@ public:
     [[nodiscard]] bool gather(CopyBatch& copies) noexcept;
     /// Answers what can be answered. True: the guest wants to hear of it, by one event.
     [[nodiscard]] bool publish(const CopyBatch& copies) noexcept;
-    /// Hands the packets to the port.
-    void send() noexcept;
+    /// Hands the packets to the port; `copies` is free for this.
+    void send(CopyBatch& copies) noexcept;
     /// Between publish and send: what is to be sent fits in a page. Such a guest (a question, acknowledgements) waits
     /// for what comes back and not for its slots.
     [[nodiscard]] bool sends_little() const noexcept;
 
     /// Before sleeping: asks for an event. False: there is work. Not to be called while the port holds up.
-    [[nodiscard]] bool arm() noexcept { return home_.empty() && (resume_ns_ != 0 || (unparsed() == 0 && ring_.arm())); }
+    [[nodiscard]] bool arm() noexcept {
+        // Without a packet to put them in, the guest's requests wait for one that comes home.
+        const bool waits = resume_ns_ != 0 || free_packets_.empty();
+        return home_.empty() && (waits || (unparsed() == 0 && ring_.arm()));
+    }
     /// Not 0: the guest has used up its rate; what it sent waits in the ring for a turn at this moment.
     [[nodiscard]] std::int64_t resume_ns() const noexcept { return resume_ns_; }
 
-    /// Calls everything home from the port, lets go of the guest's pages, and answers what is owed: the next backend
-    /// goes on from the answers (a rogue's ring is never touched again). True: the guest wants an event.
+    /// Where its packets come home to, and who is to hear of those that come from elsewhere.
+    [[nodiscard]] CompletionQueue& home() noexcept { return home_; }
+
+    /// Calls everything home from the port (what other queues have, is home already), lets go of the guest's pages, and
+    /// answers what is owed: the next backend goes on from the answers (a rogue's ring is never touched again). True:
+    /// the guest wants an event.
     [[nodiscard]] bool abandon() noexcept;
 
     /// Not Rogue::none: the guest broke the protocol; every further turn does nothing.
@@ -101,10 +113,23 @@ private:
         Regions::Handle region = Regions::none;  ///< not none: answered when it comes home
         std::uint32_t first_segment = 0;         ///< of this turn's copies
         std::uint32_t segments = 0;
+        std::uint32_t copied_from = 0;  ///< of its octets, what these copy: [from, to)
+        std::uint32_t copied_to = 0;
         std::uint32_t slot = 0;  ///< where its frame begins in slots_, this turn
         TxFrame frame;
+        bool left = false;                                   ///< but for its header in the guest's pages
+        std::array<GrantedPiece, max_fragments> places;      ///< of the fragments that are
         std::array<std::uint16_t, tx_data_slots_max> ids{};  ///< of the data slots, for the late answer
         std::uint32_t failed_slots = 0;                      ///< one bit a data slot, for the same
+    };
+
+    /// Octets of a packet that one of its data slots has.
+    struct Part {
+        std::uint32_t slot;  ///< of the data slots
+        std::uint32_t at;    ///< of the packet's octets, the first
+        std::uint32_t size;
+        xen::GrantRef ref;
+        std::uint16_t offset;  ///< in the page
     };
 
     TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port, FetchStrategy strategy,
@@ -118,7 +143,14 @@ private:
     void map_payloads() noexcept;
     void map_region(std::span<TxPacket* const> packets) noexcept;
     [[nodiscard]] std::uint32_t start_in_page(const TxPacket& packet) const noexcept;
+    template <class Visit>
+    void each_part(const TxPacket& packet, std::uint32_t begin, std::uint32_t end, Visit visit) const noexcept;
+    void leave(TxPacket& packet) noexcept;
+    void remember_ids(TxPacket& packet) noexcept;
     void plan_copy(TxPacket& packet, CopyBatch& copies) noexcept;
+    void plan_octets(TxPacket& packet, std::uint32_t begin, std::uint32_t end, CopyBatch& copies) noexcept;
+    [[nodiscard]] bool copied_well(const TxPacket& packet, const CopyBatch& copies) const noexcept;
+    void fetch_rest(CopyBatch& copies) noexcept;
     void settle(const CopyBatch& copies) noexcept;
     void fail_packet(TxPacket& packet, const CopyBatch& copies) noexcept;
     void let_go(TxPacket& packet) noexcept;
@@ -145,6 +177,7 @@ private:
     Port& port_;
     FetchStrategy strategy_;
     TxCredit& credit_;
+    xen::GrantTable& grants_;
     std::int64_t resume_ns_ = 0;
     Rogue rogue_ = Rogue::none;
 

@@ -21,6 +21,11 @@ using xen::BackendStep;
 using xen::BackendView;
 using xen::XenbusState;
 
+namespace {
+/// What a frame has besides its MTU: an Ethernet header and a VLAN tag.
+constexpr std::uint32_t link_header_max = 18;
+}  // namespace
+
 Vif::Vif(const Surroundings& surroundings, VifId id)
     : around_(surroundings),
       id_(id),
@@ -285,6 +290,7 @@ Result<void> Vif::connect(bool resumed) {
         }
     }
     ++connection_;
+    take_seat(keys->rx);
     for (std::uint32_t index = 0; index < keys->queues.size(); ++index) {
         if (auto connected = connect_queue(*keys, index, resumed); !connected) {
             disconnect();
@@ -298,7 +304,26 @@ Result<void> Vif::connect(bool resumed) {
             return set;
         }
     }
+    if (seat_ && !seat_->join()) {
+        log(budget_, LogLevel::warning,
+            "{}: the switch of {} is full or has its address {:02x} already: what it sends goes by the bridge", name_,
+            device_.bridge, fmt::join(device_.mac, ":"));
+    }
     return {};
+}
+
+void Vif::take_seat(const RxFeatures& features) {
+    if (!around_.settings.switched || device_.bridge.empty()) {
+        return;
+    }
+    seat_ = around_.switching.seat(device_.bridge, mac_number(std::as_bytes(std::span(device_.mac))),
+                                   {.frame_max = device_.mtu.value_or(limits::mtu_default) + link_header_max,
+                                    .scatter_gather = features.scatter_gather,
+                                    .checksum_v4 = features.checksum_v4,
+                                    .checksum_v6 = features.checksum_v6,
+                                    .gso_v4 = features.gso_v4,
+                                    .gso_v6 = features.gso_v6},
+                                   queues_);
 }
 
 Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool resumed) {
@@ -320,13 +345,9 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
                 name_, interface);
         };
     }
-    const auto make_port = [this, index](Loop& loop) -> Result<std::unique_ptr<Port>> {
-        if (tap_) {
-            return tap_->queue(index, loop);
-        }
-        NullConfig null = around_.settings.port.null;
-        null.destination = device_.mac;
-        return NullPort::create(null);
+    const auto make_port = [this, index](Loop& loop, Waker& waker) -> Result<std::unique_ptr<Port>> {
+        auto port = open_port(index, loop);
+        return port && seat_ ? seat_->wrap(std::move(*port), waker) : std::move(port);
     };
     const auto on_rogue = [tell = around_.on_rogue, id = id_, connection = connection_](Rogue reason) {
         tell(id, connection, reason);
@@ -342,16 +363,29 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
     return {};
 }
 
+Result<std::unique_ptr<Port>> Vif::open_port(std::uint32_t index, Loop& loop) {
+    if (tap_) {
+        return tap_->queue(index, loop);
+    }
+    NullConfig null = around_.settings.port.null;
+    null.destination = device_.mac;
+    return NullPort::create(null);
+}
+
 void Vif::disconnect() noexcept {
     attached_ = false;
     if (tap_) {
         (void)tap_->set_carrier(false);  // nothing to be done about it, and nothing depends on it
+    }
+    if (seat_) {
+        seat_->leave();
     }
     for (PlacedQueue& placed : queues_) {
         placed.worker->run([&placed] { placed.queue.reset(); });
         --placed.worker->load;
     }
     queues_.clear();
+    seat_.reset();
 }
 
 void Vif::found_rogue(std::uint64_t connection, Rogue reason) {

@@ -14,6 +14,7 @@
 #include "netback/queue_pair.hpp"
 #include "netback/settings.hpp"
 #include "netback/statistics.hpp"
+#include "netback/switching.hpp"
 #include "netback/vif_keys.hpp"
 #include "port/tap.hpp"
 #include "runtime/log.hpp"
@@ -34,6 +35,7 @@ struct Surroundings {
     xen::Store& store;
     std::span<const std::unique_ptr<Worker>> workers;
     const Settings& settings;
+    Switching& switching;
     /// Called on a worker's thread when a guest broke the protocol on the given connection.
     std::function<void(VifId, std::uint64_t connection, Rogue)> on_rogue;
 };
@@ -65,11 +67,6 @@ public:
     [[nodiscard]] std::vector<QueueStatistics> statistics() const;
 
 private:
-    struct PlacedQueue {
-        Worker* worker;
-        std::unique_ptr<QueuePair> queue;
-    };
-
     void identify();
     void follow_rate();
     [[nodiscard]] std::optional<xen::BackendView> look();
@@ -80,6 +77,8 @@ private:
     Result<void> prepare();
     Result<void> open_interface();
     Result<void> connect(bool resumed);
+    Result<std::unique_ptr<Port>> open_port(std::uint32_t index, Loop& loop);
+    void take_seat(const RxFeatures& features);
     Result<void> connect_queue(const GuestKeys& keys, std::uint32_t index, bool resumed);
     void disconnect() noexcept;
     void give_up(const Error& error);
@@ -92,8 +91,9 @@ private:
     std::string backend_;  ///< folder, relative to our own domain's
     DeviceKeys device_;
     TxCredit credit_;
-    std::string rate_;                ///< the key's text that credit_ goes by; empty: without limit
-    std::unique_ptr<TapDevice> tap_;  ///< none with a memory port
+    std::string rate_;                       ///< the key's text that credit_ goes by; empty: without limit
+    std::unique_ptr<TapDevice> tap_;         ///< none with a memory port
+    std::unique_ptr<Switching::Seat> seat_;  ///< while connected, with --switch
     std::vector<PlacedQueue> queues_;
     std::uint64_t connection_ = 0;  ///< counts connects: a message about an earlier one is stale
 

@@ -162,6 +162,11 @@ Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backen
                     fmt::format("{}/mtu is {}, expected {} to {}", backend, **mtu, limits::mtu_min, limits::mtu_max));
     }
     keys.mtu = *mtu;
+    auto bridge = xen::read_text(store, backend + "/bridge", t);
+    if (!bridge) {
+        return propagate(bridge);
+    }
+    keys.bridge = bridge->value_or("");
     return keys;
 }
 

@@ -23,6 +23,7 @@ struct DeviceKeys {
     xen::MacAddress mac{};
     std::string interface;  ///< `vifname`, or vif<domid>.<handle>
     std::optional<std::uint32_t> mtu;
+    std::string bridge;  ///< empty: none, as with a script that routes
 };
 /// All of one moment. Errors: EINVAL for a key that is missing or wrong; ESTALE when the folder itself is gone.
 Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backend, xen::DomainId guest,

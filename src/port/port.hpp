@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -20,6 +21,7 @@ struct PortCounters {
     std::uint64_t submitted = 0;       ///< packets taken from guests
     std::uint64_t submit_dropped = 0;  ///< of these, not delivered: the sum of the dropped_... below
     std::uint64_t received = 0;        ///< packets handed on towards guests
+    std::uint64_t passed = 0;          ///< of those submitted, handed to another guest's queue by the switch
     std::uint64_t system_calls = 0;
 
     std::uint64_t dropped_metadata = 0;   ///< checksum or GSO metadata that does not fit the packet's headers
@@ -44,6 +46,12 @@ public:
     /// (the guest's ring fills: natural back-pressure) until the port's descriptor is writable again.
     [[nodiscard]] virtual bool writable() const noexcept = 0;
 
+    /// It may pass packets on without looking at more than their first octets (netback's header_size): the queue then
+    /// leaves the rest in the guest's pages, and asks with `classify` for which packets it has to be fetched after all.
+    [[nodiscard]] virtual bool prefers_granted() const noexcept { return false; }
+    /// Sets Packet::route of packets about to be submitted. Those without one are submitted with all of their octets.
+    virtual void classify(std::span<Packet* const> /*packets*/) noexcept {}
+
     /// Takes all of `packets`; each is completed exactly once, now or later.
     virtual void submit(std::span<Packet* const> packets) noexcept = 0;
 
@@ -56,6 +64,13 @@ public:
     /// length and the offload set. Fewer than asked for means: nothing more now. A port that reads ahead
     /// may put packets that it was lent into the places of those it is given, and keep these instead.
     virtual std::size_t receive(std::span<Packet*> packets) noexcept = 0;
+
+    /// Packets of other queues for this one's guest: takes as many as there are, in order, up to `packets.size()`. Each
+    /// is to be given back by complete_from_elsewhere.
+    virtual std::size_t take_passed(std::span<Packet*> /*packets*/) noexcept { return 0; }
+
+    /// Gives those back that are still there and that `concerns`. Between turns.
+    virtual void give_back(const std::function<bool(const Packet&)>& /*concerns*/) noexcept {}
 
     /// How many packets the port fills before it is asked for them; its descriptor's being readable is then
     /// of no interest.

@@ -51,6 +51,25 @@ inline constexpr unsigned tap_queues = 64;
 /// Packets that the reflecting null port keeps: a ring. It drops beyond.
 inline constexpr std::size_t reflected_packets = 256;
 
+// Switch
+
+/// Vifs of one switch. A host has rarely a hundred.
+inline constexpr std::size_t switch_members = 4096;
+
+/// Places of a switch's table: twice as many as members, so that few addresses have to look for a place.
+inline constexpr std::size_t switch_addresses = 2 * switch_members;
+
+/// Addresses that a guest may have us learn besides its own: what it bridges to, containers or guests of its own.
+inline constexpr std::uint32_t switch_learned = 64;
+
+/// How often a learned address may be found silent before it is forgotten: with a look every 5 s that is 300 s, the
+/// ageing time of IEEE 802.1D.
+inline constexpr std::uint8_t switch_ages = 60;
+
+/// How long a packet may hold the pages of the guest that sent it while the one that is to have it posts no room: then
+/// it is copied, and the pages go back.
+inline constexpr std::int64_t hold_ns = 10'000'000;
+
 // Event loop
 
 /// Entries of a loop's submission ring: a whole write batch, its cancellations, and polls to arm again.

@@ -36,10 +36,14 @@ void Mailbox::post(Function function) noexcept {
         node->next = below;
     }
     if (below == nullptr) {
-        // Cannot fail: the counter would need 2^64 posts without one drain.
-        const eventfd_t one = 1;
-        [[maybe_unused]] const ssize_t written = ::write(event_.get(), &one, sizeof one);
+        wake();
     }
+}
+
+void Mailbox::wake() noexcept {
+    // Cannot fail: the counter would need 2^64 of these without one drain.
+    const eventfd_t one = 1;
+    [[maybe_unused]] const ssize_t written = ::write(event_.get(), &one, sizeof one);
 }
 
 bool Mailbox::call_and_wait(Function function) {

@@ -36,6 +36,9 @@ public:
     /// Any thread but the reader's own, which would wait for itself.
     bool call_and_wait(Function function);
 
+    /// Makes fd() readable though nothing was posted. Any thread.
+    void wake() noexcept;
+
     /// Runs what was posted before the call. The reader's thread only.
     void drain() noexcept;
 

@@ -102,6 +102,7 @@ void Worker::add(Task& task) {
 }
 
 void Worker::remove(Task& task) noexcept {
+    activate_rung();  // takes it off that list
     std::erase(tasks_, &task);
     std::erase(active_, &task);
     task.active_ = false;
@@ -111,6 +112,29 @@ void Worker::activate(Task& task) noexcept {
     task.wake_ns_ = 0;
     if (!std::exchange(task.active_, true)) {
         active_.push_back(&task);
+    }
+}
+
+void Worker::ring(Task& task) noexcept {
+    if (task.rung_.exchange(true)) {
+        return;
+    }
+    Task* top = rung_.load(std::memory_order_relaxed);
+    do {
+        task.next_rung_ = top;
+    } while (!rung_.compare_exchange_weak(top, &task));
+    if (sleeping_.load() && sleeping_.exchange(false)) {
+        mailbox_->wake();
+    }
+}
+
+void Worker::activate_rung() noexcept {
+    for (Task* task = rung_.exchange(nullptr); task != nullptr;) {
+        // Once it is marked as not rung, others may put it on the list anew.
+        Task* const next = task->next_rung_;
+        task->rung_.exchange(false);
+        activate(*task);
+        task = next;
     }
 }
 
@@ -183,6 +207,9 @@ void Worker::step(std::int64_t sleep_ns) noexcept {
             return;  // that was the last message: nothing would end a sleep
         }
     }
+    if (rung_.load(std::memory_order_relaxed) != nullptr) {
+        activate_rung();
+    }
     if (turn_tasks()) {
         if (idle_since_ns_ != 0) {
             idle_since_ns_ = 0;
@@ -242,7 +269,10 @@ void Worker::sleep(std::int64_t sleep_ns) noexcept {
     }
     active_.resize(awake);
     idle_since_ns_ = 0;
-    wait(awake == 0 && !mailbox_->maybe_nonempty() ? sleep_ns : 0);
+    sleeping_.store(true);
+    const bool quiet = awake == 0 && !mailbox_->maybe_nonempty() && rung_.load() == nullptr;
+    wait(quiet ? sleep_ns : 0);
+    sleeping_.store(false);
 }
 
 }  // namespace uvif

@@ -10,6 +10,9 @@
 // arming stays awake. An event, a readable port or a message wakes the worker.
 //
 // The control thread speaks to a worker by posting functions to its mailbox; they run between turns.
+//
+// Queues on different workers pass packets to each other, and then ring: a task that was rung is put on a list of its
+// worker's, which is looked at between turns. Only a worker that sleeps is woken by a system call.
 #pragma once
 
 #include <atomic>
@@ -43,7 +46,9 @@ public:
 private:
     friend class Worker;
     bool active_ = false;
-    std::int64_t wake_ns_ = 0;  ///< 0: nothing but an event wakes it
+    std::int64_t wake_ns_ = 0;        ///< 0: nothing but an event wakes it
+    std::atomic<bool> rung_ = false;  ///< and not yet awake: it is on its worker's list
+    Task* next_rung_ = nullptr;
 };
 
 class Worker final : private ReadyHandler {
@@ -65,6 +70,9 @@ public:
     /// Has `function` run on the worker's thread and waits until it has. Control thread only. Before start() it
     /// runs at once, in the caller.
     void run(Mailbox::Function function);
+
+    /// Any thread: gives the task, which must be one of this worker's, turns until it can sleep.
+    void ring(Task& task) noexcept;
 
     // What follows belongs to the worker's thread: to tasks, and to functions given to run().
 
@@ -102,6 +110,7 @@ private:
     void sleep(std::int64_t sleep_ns) noexcept;
     void wait(std::int64_t timeout_ns) noexcept;
     void wake_overdue() noexcept;
+    void activate_rung() noexcept;
 
     /// Runs the messages. Also for the sake of the eventfd, which may be set after its message was already run.
     struct MailboxHandler final : ReadyHandler {
@@ -127,6 +136,8 @@ private:
     std::int64_t idle_since_ns_ = 0;  // 0: busy
     std::uint32_t turns_ = 0;
 
+    std::atomic<Task*> rung_{nullptr};
+    std::atomic<bool> sleeping_{false};  ///< whoever rings has to wake us
     std::atomic<bool> stopping_{false};
     std::thread thread_;
 };

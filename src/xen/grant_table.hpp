@@ -62,6 +62,16 @@ struct CopySegment {
         s.flags = dest_is_foreign;
         return s;
     }
+    /// From one guest's page to another's: both must have granted them to us.
+    static CopySegment between_guests(DomainId source, GrantRef source_ref, std::uint16_t source_offset, DomainId dest,
+                                      GrantRef dest_ref, std::uint16_t dest_offset, std::uint16_t length) noexcept {
+        CopySegment s{};
+        s.source.foreign = {source_ref, source_offset, source};
+        s.dest.foreign = {dest_ref, dest_offset, dest};
+        s.length = length;
+        s.flags = source_is_foreign | dest_is_foreign;
+        return s;
+    }
 };
 
 /// Names a live mapping. Only whole mappings can be unmapped (libxengnttab's rule).

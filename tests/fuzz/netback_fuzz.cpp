@@ -101,7 +101,7 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy) 
                     copies.flush(*grants);
                     (void)rx->publish(copies);
                     (void)tx->publish(copies);
-                    tx->send();
+                    tx->send(copies);
                     (void)tx->arm();
                     (void)rx->arm();
                     break;

@@ -55,7 +55,7 @@ struct Backend {
         const bool worked = queue->gather(copies);
         copies.flush(*grants);
         const bool notify = queue->publish(copies);
-        queue->send();
+        queue->send(copies);
         return {worked, notify};
     }
     void run() {
@@ -206,7 +206,7 @@ TEST_F(TxQueueCopyTest, ACopiedPacketIsAnsweredBeforeItIsSent) {
     (void)backend.queue->publish(backend.copies);
     EXPECT_EQ(sender.answers().size(), ids.size());
     EXPECT_TRUE(backend.port.sent.empty());
-    backend.queue->send();
+    backend.queue->send(backend.copies);
     EXPECT_EQ(backend.port.sent, sender.expected);
 }
 

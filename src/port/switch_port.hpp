@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "packet/packet.hpp"
+#include "port/port.hpp"
+#include "port/switch.hpp"
+#include "runtime/limits.hpp"
+
+// Theory of operation
+//
+// Stands before the port that leads to the bridge and takes out what is for another member of the switch: such a packet
+// goes into the inbox of one of that member's queues, whose worker copies it into its guest and sends the packet home.
+// The sender's guest gets its slots back only then: when a receiver does not keep up, the sender's ring fills.
+//
+// Which of a member's queues: by a hash of addresses and ports, so that a flow stays in order.
+
+namespace uvif {
+
+/// The way of one queue of a member to all others. Used by its queue's thread, but for deliver().
+class SwitchPort final : public Port {
+public:
+    /// Of the member whose queue this is. Both stay as long as the port.
+    struct Seat {
+        Switch& table;
+        SwitchMember& member;
+        const std::atomic<Switch::MemberId>& id;  ///< no_member before it has joined, and when it has left
+    };
+
+    /// `waker` hears of packets in the inbox.
+    SwitchPort(std::unique_ptr<Port> bridge, const Seat& seat, Waker& waker) noexcept
+        : bridge_(std::move(bridge)), seat_(seat), waker_(waker) {}
+    ~SwitchPort() override;
+
+    /// Any thread: a packet for this queue's guest.
+    void deliver(Packet* packet) noexcept {
+        if (inbox_.push(packet)) {
+            waker_.wake();
+        }
+    }
+
+    [[nodiscard]] bool writable() const noexcept override { return bridge_->writable(); }
+    [[nodiscard]] bool prefers_granted() const noexcept override { return expected_ != 0; }
+    void classify(std::span<Packet* const> packets) noexcept override;
+    void submit(std::span<Packet* const> packets) noexcept override;
+    void flush(bool abandon) noexcept override { bridge_->flush(abandon); }
+    std::size_t receive(std::span<Packet*> packets) noexcept override { return bridge_->receive(packets); }
+    std::size_t take_passed(std::span<Packet*> packets) noexcept override;
+    void give_back(const std::function<bool(const Packet&)>& concerns) noexcept override;
+    [[nodiscard]] std::size_t reads_ahead() const noexcept override { return bridge_->reads_ahead(); }
+    void lend(std::span<Packet* const> packets, ReadyHandler& handler) noexcept override {
+        bridge_->lend(packets, handler);
+    }
+    [[nodiscard]] int fd() const noexcept override { return bridge_->fd(); }
+    [[nodiscard]] bool always_ready() const noexcept override { return bridge_->always_ready(); }
+    [[nodiscard]] bool failed() const noexcept override { return bridge_->failed(); }
+    [[nodiscard]] const PortCounters& counters() const noexcept override;
+
+private:
+    [[nodiscard]] SwitchPort* find(const Packet& packet) noexcept;
+    void expect(bool passes) noexcept;
+
+    /// A queue that has passed something on is taken to go on with that, until so many packets went to the bridge.
+    static constexpr std::uint32_t expected_max = 256;
+
+    std::unique_ptr<Port> bridge_;
+    Seat seat_;
+    Waker& waker_;
+    PacketInbox inbox_;
+    Packet* arrived_ = nullptr;  ///< taken from the inbox
+    std::uint32_t expected_ = 0;
+    std::uint64_t passed_ = 0;
+    mutable PortCounters counters_;  ///< the bridge's port's, and ours
+};
+
+}  // namespace uvif
