@@ -99,7 +99,7 @@ std::size_t NullPort::receive(std::span<Packet*> packets) noexcept {
     if (mode_ == NullMode::generate) {
         count = generate(packets);
     } else if (mode_ == NullMode::reflect) {
-        count = give_back(packets);
+        count = take_reflected(packets);
     }
     counters_.received += count;
     return count;
@@ -135,7 +135,7 @@ void NullPort::reflect(const Packet& packet) noexcept {
     ring_[ring_end_++ % ring_.size()] = {buffer, packet.length, packet.offload};
 }
 
-std::size_t NullPort::give_back(std::span<Packet* const> packets) noexcept {
+std::size_t NullPort::take_reflected(std::span<Packet* const> packets) noexcept {
     const std::size_t count = std::min<std::size_t>(packets.size(), ring_end_ - ring_begin_);
     for (Packet* packet : packets.first(count)) {
         const Reflected& reflected = ring_[ring_begin_++ % ring_.size()];

@@ -61,7 +61,7 @@ private:
     explicit NullPort(const NullConfig& config) noexcept;
     std::size_t generate(std::span<Packet* const> packets) noexcept;
     void reflect(const Packet& packet) noexcept;
-    std::size_t give_back(std::span<Packet* const> packets) noexcept;
+    std::size_t take_reflected(std::span<Packet* const> packets) noexcept;
 
     NullMode mode_;
     std::uint32_t packet_length_;
