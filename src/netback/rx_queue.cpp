@@ -280,11 +280,15 @@ bool RxQueue::copy_apart(Packet& passed, Packet& own, xen::GrantTable& grants, C
 
 void RxQueue::give_back(const std::function<bool(const Packet&)>& concerns) noexcept {
     compact();
-    const auto waiting = std::span(waiting_).first(waiting_end_);
-    const auto rest = std::ranges::stable_partition(
-        waiting, [&concerns](const Packet* packet) { return !is_passed(*packet) || !concerns(*packet); });
-    std::ranges::for_each(rest, complete_from_elsewhere);
-    waiting_end_ -= rest.size();
+    std::size_t kept = 0;
+    for (Packet* packet : std::span(waiting_).first(waiting_end_)) {
+        if (is_passed(*packet) && concerns(*packet)) {
+            complete_from_elsewhere(packet);
+        } else {
+            waiting_[kept++] = packet;
+        }
+    }
+    waiting_end_ = kept;
     port_.give_back(concerns);
     watch_hold();
 }
