@@ -35,7 +35,7 @@ std::byte* map_ring(test::MockGuest& guest, xen::GrantTable& grants, xen::GrantR
     return page[0];
 }
 
-void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy) {
+void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, bool granted) {
     static const auto host = std::move(*xen::LocalHost::create());
     static test::MockGuest guest(*host);
     static const auto backend = host->open(test::backend_domain);
@@ -49,6 +49,7 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy) 
     std::byte* const tx_page = map_ring(guest, *grants, guest.tx_ring_ref, rings[0]);
     std::byte* const rx_page = map_ring(guest, *grants, guest.rx_ring_ref, rings[1]);
     test::FakePort port;
+    port.granted = granted;
     netback::TxCredit credit;
     CopyBatch copies;
     {
@@ -118,7 +119,8 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy) 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    play({data, size}, netback::FetchStrategy::copy);
-    play({data, size}, netback::FetchStrategy::map);
+    play({data, size}, netback::FetchStrategy::copy, false);
+    play({data, size}, netback::FetchStrategy::copy, true);
+    play({data, size}, netback::FetchStrategy::map, false);
     return 0;
 }

@@ -32,6 +32,7 @@ public:
     bool defer = false;                ///< keep packets until finish()
     bool room = true;                  ///< writable()
     bool endless = false;              ///< always_ready()
+    bool granted = false;              ///< prefers_granted(), though it passes nothing on
     const std::byte* start = nullptr;  ///< where the last packet submitted begins
     UniqueFd ready;                    ///< fd() when it is an eventfd: readable while `to_receive` holds something
 
@@ -56,6 +57,7 @@ public:
     }
 
     [[nodiscard]] bool writable() const noexcept override { return room; }
+    [[nodiscard]] bool prefers_granted() const noexcept override { return granted; }
     void submit(std::span<Packet* const> packets) noexcept override {
         for (Packet* packet : packets) {
             ++counters_.submitted;
