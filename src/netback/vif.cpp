@@ -284,6 +284,11 @@ Result<void> Vif::connect(bool resumed) {
             return set;
         }
     }
+    if (around_.settings.port.kind == PortSpec::Kind::vxlan) {
+        if (auto opened = open_tunnel(); !opened) {
+            return opened;
+        }
+    }
     ++connection_;
     for (std::uint32_t index = 0; index < keys->queues.size(); ++index) {
         if (auto connected = connect_queue(*keys, index, resumed); !connected) {
@@ -320,25 +325,58 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
                 name_, interface);
         };
     }
-    const auto make_port = [this, index](Loop& loop) -> Result<std::unique_ptr<Port>> {
-        if (tap_) {
-            return tap_->queue(index, loop);
-        }
-        NullConfig null = around_.settings.port.null;
-        null.destination = device_.mac;
-        return NullPort::create(null);
-    };
+    const auto port_of_queue = [this, index](Loop& loop) { return make_port(index, loop); };
     const auto on_rogue = [tell = around_.on_rogue, id = id_, connection = connection_](Rogue reason) {
         tell(id, connection, reason);
     };
     Result<std::unique_ptr<QueuePair>> queue;
-    worker.run([&] { queue = QueuePair::connect(worker, config, make_port, on_rogue); });
+    worker.run([&] { queue = QueuePair::connect(worker, config, port_of_queue, on_rogue); });
     if (!queue) {
         return fail(queue.error().code,
                     fmt::format("{}: queue {}: {}", device_.frontend, index, queue.error().message));
     }
     ++worker.load;
     queues_.push_back({&worker, std::move(*queue)});
+    return {};
+}
+
+/// On the worker's thread, while the control thread waits for it.
+Result<std::unique_ptr<Port>> Vif::make_port(std::uint32_t index, Loop& loop) {
+    if (tap_) {
+        return tap_->queue(index, loop);
+    }
+    if (tunnel_) {
+        return tunnel_->queue(index);
+    }
+    NullConfig null = around_.settings.port.null;
+    null.destination = device_.mac;
+    return NullPort::create(null);
+}
+
+/// Opened for each connection: a guest that reboots gets the UDP port of the one that was.
+Result<void> Vif::open_tunnel() {
+    const VxlanConfig& config = around_.settings.port.vxlan;
+    auto tunnel = VxlanEndpoint::open(config);
+    if (!tunnel) {
+        return propagate(tunnel);
+    }
+    tunnel_ = std::move(*tunnel);
+    const auto fits = tunnel_->guest_mtu();
+    const unsigned mtu = device_.mtu.value_or(limits::mtu_default);
+    const std::string what =
+        fmt::format("{}: VXLAN {} at {} port {}", name_, config.vni, to_string(config.local), config.port);
+    if (!fits) {
+        log(budget_, LogLevel::warning, "{}: no route to any remote endpoint; check addresses and routes of this host",
+            what);
+    } else if (*fits < mtu) {
+        log(budget_, LogLevel::warning,
+            "{}: carries packets of guests with an MTU of up to {}, longer ones are dropped; set that MTU in the "
+            "guest, or "
+            "raise the underlay's by {}",
+            what, *fits, mtu - *fits);
+    } else {
+        log(budget_, LogLevel::info, "{}: carries packets of guests with an MTU of up to {}", what, *fits);
+    }
     return {};
 }
 
@@ -352,6 +390,7 @@ void Vif::disconnect() noexcept {
         --placed.worker->load;
     }
     queues_.clear();
+    tunnel_.reset();
 }
 
 void Vif::found_rogue(std::uint64_t connection, Rogue reason) {
@@ -395,7 +434,7 @@ nlohmann::json Vif::describe() const {
     json["domain"] = std::to_underlying(id_.domain);
     json["handle"] = id_.handle;
     json["interface"] = tap_ ? device_.interface : "";
-    json["port"] = around_.settings.port.kind == PortSpec::Kind::tap ? "tap" : "null";
+    json["port"] = name_of(around_.settings.port.kind);
     json["mac"] = fmt::format("{:02x}", fmt::join(device_.mac, ":"));
     json["state"] = to_string(state_);
     json["frontend_state"] = to_string(frontend_state_);

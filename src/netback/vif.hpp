@@ -16,6 +16,7 @@
 #include "netback/statistics.hpp"
 #include "netback/vif_keys.hpp"
 #include "port/tap.hpp"
+#include "port/vxlan_endpoint.hpp"
 #include "runtime/log.hpp"
 #include "runtime/worker.hpp"
 #include "xen/store.hpp"
@@ -79,6 +80,8 @@ private:
     void end();
     Result<void> prepare();
     Result<void> open_interface();
+    Result<void> open_tunnel();
+    Result<std::unique_ptr<Port>> make_port(std::uint32_t index, Loop& loop);
     Result<void> connect(bool resumed);
     Result<void> connect_queue(const GuestKeys& keys, std::uint32_t index, bool resumed);
     void disconnect() noexcept;
@@ -92,8 +95,9 @@ private:
     std::string backend_;  ///< folder, relative to our own domain's
     DeviceKeys device_;
     TxCredit credit_;
-    std::string rate_;                ///< the key's text that credit_ goes by; empty: without limit
-    std::unique_ptr<TapDevice> tap_;  ///< none with a memory port
+    std::string rate_;                       ///< the key's text that credit_ goes by; empty: without limit
+    std::unique_ptr<TapDevice> tap_;         ///< none with another port
+    std::unique_ptr<VxlanEndpoint> tunnel_;  ///< while connected, with a VXLAN port
     std::vector<PlacedQueue> queues_;
     std::uint64_t connection_ = 0;  ///< counts connects: a message about an earlier one is stale
 
