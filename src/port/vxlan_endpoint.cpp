@@ -154,7 +154,7 @@ Result<std::unique_ptr<Port>> VxlanEndpoint::queue(unsigned index) {
             return propagate(bound);
         }
     }
-    return std::make_unique<VxlanPort>(std::move(fd), network_, receives);
+    return std::make_unique<VxlanPort>(std::move(fd), network_, receives, guest_mtu().value_or(limits::mtu_default));
 }
 
 std::optional<unsigned> VxlanEndpoint::guest_mtu() const {

@@ -14,10 +14,10 @@
 
 namespace uvif {
 
-VxlanPort::VxlanPort(UniqueFd fd, VxlanNetwork& network, bool receives)
+VxlanPort::VxlanPort(UniqueFd fd, VxlanNetwork& network, bool receives, unsigned guest_mtu)
     : fd_(std::move(fd)), network_(network), sender_(fd_.get(), network.port, network.remotes) {
     if (receives) {
-        receiver_ = std::make_unique<VxlanReceiver>(fd_.get(), network.vni, network.local, network.table);
+        receiver_ = std::make_unique<VxlanReceiver>(fd_.get(), network.vni, network.local, network.table, guest_mtu);
     }
 }
 

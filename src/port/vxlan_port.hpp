@@ -43,7 +43,7 @@ struct VxlanNetwork {
 class VxlanPort final : public Port {
 public:
     /// With `receives` it is the one that hands packets to the guest.
-    VxlanPort(UniqueFd fd, VxlanNetwork& network, bool receives);
+    VxlanPort(UniqueFd fd, VxlanNetwork& network, bool receives, unsigned guest_mtu);
     ~VxlanPort() override;
 
     [[nodiscard]] bool writable() const noexcept override { return !sender_.blocked() && held_count_ == 0; }

@@ -32,9 +32,8 @@ std::size_t gathered_length(msghdr& header) noexcept {
 /// The checksum field holds no more than the pseudo header's sum. A frame from this very machine may come so, through
 /// a veth pair whose ends leave checksums to each other. To complete one that is whole and has the same value by chance
 /// would change nothing, so that nothing is lost by taking it for blank.
-bool has_blank_checksum(std::span<const std::byte> frame) noexcept {
+bool has_blank_checksum(std::span<const std::byte> frame, const Headers& headers) noexcept {
     constexpr std::size_t ipv6_length = 40;
-    const Headers headers = parse_headers(frame.first(std::min(frame.size(), limits::header_octets)));
     if (headers.depth != HeaderDepth::transport) {
         return false;
     }
@@ -47,11 +46,13 @@ bool has_blank_checksum(std::span<const std::byte> frame) noexcept {
 
 }  // namespace
 
-VxlanReceiver::VxlanReceiver(int fd, std::uint32_t vni, const UnderlayAddress& local, VxlanTable& table)
+VxlanReceiver::VxlanReceiver(int fd, std::uint32_t vni, const UnderlayAddress& local, VxlanTable& table,
+                             unsigned guest_mtu)
     : fd_(fd),
       vni_(vni),
       local_(local),
       table_(table),
+      guest_mtu_(guest_mtu),
       buffers_(std::make_unique_for_overwrite<std::byte[]>(messages_max * buffer_octets)) {}
 
 std::size_t VxlanReceiver::receive(std::span<Packet* const> packets, PortCounters& counters) noexcept {
@@ -59,7 +60,11 @@ std::size_t VxlanReceiver::receive(std::span<Packet* const> packets, PortCounter
     std::size_t count = 0;
     bool more = true;
     for (unsigned calls = 0;;) {
-        while (count < packets.size() && current_ < filled_) {
+        while (count < packets.size() && (plan_ || current_ < filled_)) {
+            if (plan_) {
+                take_segment(*packets[count++]);
+                continue;
+            }
             count += accept(*packets[count], cut_datagram(), counters) ? 1 : 0;
             if (left_.empty()) {
                 ++current_;
@@ -121,6 +126,35 @@ std::span<const std::byte> VxlanReceiver::cut_datagram() noexcept {
     return datagram;
 }
 
+bool VxlanReceiver::begin_segments(std::span<const std::byte> frame, const Headers& headers) noexcept {
+    const std::uint32_t in_front = std::uint32_t{headers.l4_offset} - headers.l3_offset + headers.l4_header_length;
+    if (!headers.is_tcp() || frame.size() <= headers.l3_offset + guest_mtu_ || in_front >= guest_mtu_) {
+        return false;
+    }
+    const Offload offload{.checksum_blank = true,
+                          .gso_type = headers.ip_version == 4 ? GsoType::tcpv4 : GsoType::tcpv6,
+                          .gso_size = static_cast<std::uint16_t>(guest_mtu_ - in_front)};
+    plan_ = plan_segments(offload, frame, static_cast<std::uint32_t>(frame.size()));
+    super_ = frame;
+    segment_ = 0;
+    return plan_.has_value();
+}
+
+void VxlanReceiver::take_segment(Packet& packet) noexcept {
+    Fragment& room = packet.fragments[0];
+    const std::size_t front = plan_->header_length;
+    const auto payload = super_.subspan(front + std::size_t{segment_} * plan_->size, plan_->payload_of(segment_));
+    room.length = static_cast<std::uint32_t>(front + payload.size());
+    packet.length = room.length;
+    packet.offload = {};
+    std::memcpy(room.data, super_.data(), front);
+    std::memcpy(room.data + front, payload.data(), payload.size());
+    finish_segment(*plan_, segment_, std::span(room.data, room.length));
+    if (++segment_ == plan_->count) {
+        plan_.reset();
+    }
+}
+
 bool VxlanReceiver::accept(Packet& packet, std::span<const std::byte> datagram, PortCounters& counters) noexcept {
     Fragment& room = packet.fragments[0];
     const auto vni = vxlan_header::read_vni(datagram);
@@ -139,10 +173,14 @@ bool VxlanReceiver::accept(Packet& packet, std::span<const std::byte> datagram, 
         std::memcpy(source.data(), frame.data() + source.size(), source.size());
         table_.learn(source, *sender_, now_s_);
     }
+    const Headers headers = parse_headers(frame.first(std::min(frame.size(), limits::header_octets)));
+    const bool blank = has_blank_checksum(frame, headers);
+    if (blank && begin_segments(frame, headers)) {
+        return false;  // the packets are its segments
+    }
     std::memcpy(room.data, frame.data(), frame.size());
     room.length = static_cast<std::uint32_t>(frame.size());
     packet.length = room.length;
-    const bool blank = has_blank_checksum(std::span(room.data, room.length));
     packet.offload = {.checksum_blank = blank, .data_validated = blank};
     return true;
 }

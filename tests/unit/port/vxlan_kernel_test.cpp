@@ -240,6 +240,35 @@ TEST_P(VxlanKernelTest, ReceivedChecksumsAreRightOrSaidToBeBlank) {
     }
 }
 
+/// A veth pair passes on whole what a network card would have cut.
+TEST_P(VxlanKernelTest, CutsWhatNoUnderlayCarries) {
+    VnetHeader header;
+    header.flags = VnetHeader::needs_csum;
+    header.csum_start = 34;
+    header.csum_offset = 16;
+    header.gso_type = VnetHeader::gso_tcpv4;
+    header.gso_size = 1000;
+    header.hdr_len = 54;
+    const Octets to_us = octets({2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1}) + be16(type_ipv4);
+    ASSERT_TRUE(
+        host_->send(with_blank_checksum(to_us + with_ip_checksum(ipv4(6, 30020)) + tcp(5) + payload(30000)), header));
+    Octets all;
+    while (all.size() < 30000) {
+        const Packet* packet = receive([](const Octets& frame) {
+            return load_be16(frame, 12) == type_ipv4 && frame[23] == std::byte{protocol_tcp};
+        });
+        ASSERT_NE(packet, nullptr) << all.size();
+        const Octets frame = octets_of(*packet);
+        EXPECT_LE(frame.size(), 14 + *endpoint_->guest_mtu());
+        const Octets blanked = with_blank_checksum(frame);
+        const Fragment piece{const_cast<std::byte*>(blanked.data()), packet->length};
+        EXPECT_EQ(load_be16(frame, 50), completed_checksum(std::span(&piece, 1), parse_headers(frame)));
+        EXPECT_EQ(packet->offload, Offload{});
+        all.insert(all.end(), frame.begin() + 54, frame.end());
+    }
+    EXPECT_EQ(all, payload(30000));
+}
+
 INSTANTIATE_TEST_SUITE_P(Underlays, VxlanKernelTest,
                          testing::Values(Underlay{"Ipv4", "10.9.0.1", "10.9.0.2", 24},
                                          Underlay{"Ipv6", "fd09::1", "fd09::2", 64}),
