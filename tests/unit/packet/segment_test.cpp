@@ -37,6 +37,10 @@ struct Case {
     std::size_t count;
 };
 
+void PrintTo(const Case& test, std::ostream* out) {
+    *out << test.name;
+}
+
 const Octets all_flags = with_flags(tcp(5), fin | psh | ack | cwr);
 
 const Case cases[] = {

@@ -32,6 +32,10 @@ struct Underlay {
     unsigned prefix;
 };
 
+void PrintTo(const Underlay& underlay, std::ostream* out) {
+    *out << underlay.name;
+}
+
 constexpr Offload blank{.checksum_blank = true, .data_validated = true};
 
 Octets with_blank_checksum(Octets frame) {
