@@ -53,7 +53,7 @@ void finish_tcp(const Segmentation& plan, std::uint32_t index, std::span<std::by
 std::optional<Segmentation> plan_segments(const Offload& offload, std::span<const std::byte> octets,
                                           std::uint32_t packet_length) noexcept {
     const unsigned version = offload.gso_type == GsoType::tcpv4 ? 4 : offload.gso_type == GsoType::tcpv6 ? 6 : 0;
-    const std::size_t seen = std::min<std::size_t>({octets.size(), packet_length, limits::header_octets});
+    const auto seen = std::min<std::size_t>({octets.size(), packet_length, limits::header_octets});
     Segmentation plan;
     plan.headers = parse_headers(octets.first(seen));
     if (offload.gso_size == 0 || !plan.headers.is_tcp() || plan.headers.ip_version != version ||

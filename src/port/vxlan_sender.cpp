@@ -31,7 +31,7 @@ VxlanSender::VxlanSender(int fd, std::uint16_t port, std::span<const SocketAddre
     : fd_(fd), port_(port), remotes_(remotes), buffer_(std::make_unique_for_overwrite<std::byte[]>(room)) {}
 
 bool VxlanSender::has_room(std::size_t datagrams, std::size_t octets) const noexcept {
-    // Each run but the last is full in one of two ways, and the first may begin anew.
+    // A run ends when it has either 64 datagrams or, since its datagrams are equal, more than half of what fits.
     const std::size_t runs = 2 + datagrams / run_datagrams_max + 2 * (octets / run_octets_max);
     return used_ + octets <= room && run_count_ + runs <= runs_max;
 }
@@ -49,7 +49,10 @@ std::span<std::byte> VxlanSender::stage(const std::optional<UnderlayAddress>& to
                                         bool begins_packet) noexcept {
     if (!extends_run(to, octets)) {
         Run& fresh = runs_[run_count_++];
-        fresh = Run{.begin = used_, .each = octets, .at = to};
+        fresh = {};
+        fresh.begin = used_;
+        fresh.each = octets;
+        fresh.at = to;
         if (to) {
             fresh.to = SocketAddress(*to, port_);
         }
@@ -70,7 +73,7 @@ bool VxlanSender::goes_whole(const Run& run) const noexcept {
 
 /// Makes a message of what is at a position, and returns the position behind it.
 VxlanSender::Position VxlanSender::prepare_message(std::size_t index, const Position& at) noexcept {
-    Run& run = runs_[at.run];
+    const Run& run = runs_[at.run];
     Message& message = messages_[index];
     const SocketAddress& to = run.at ? run.to : remotes_[at.copy];
     const bool whole = goes_whole(run);

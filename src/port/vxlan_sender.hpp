@@ -64,8 +64,8 @@ private:
         std::uint64_t sent = 0;    ///< and: it was sent, to one endpoint at least
         bool complete = false;     ///< its last datagram is a shorter one
         bool split = false;        ///< its datagrams go alone
-        std::optional<UnderlayAddress> at{};
-        SocketAddress to{};  ///< the same for the kernel
+        std::optional<UnderlayAddress> at;
+        SocketAddress to;  ///< the same for the kernel
         std::uint64_t PortCounters::* reason = nullptr;
     };
 

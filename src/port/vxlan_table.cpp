@@ -68,6 +68,24 @@ std::optional<UnderlayAddress> VxlanTable::find(const Mac& mac, std::uint32_t no
     return std::nullopt;
 }
 
+/// Where the address stands, or is to stand.
+VxlanTable::Learned& VxlanTable::place_of(Bucket& bucket, std::uint64_t key, std::uint32_t now_s) noexcept {
+    Learned* place = bucket.data();
+    std::uint32_t longest = 0;
+    for (Learned& entry : bucket) {
+        const std::uint64_t holder = entry.key.load(std::memory_order_relaxed);
+        if (holder == key) {
+            return entry;
+        }
+        const std::uint32_t silent = holder == 0 ? ~0U : now_s - entry.heard_s.load(std::memory_order_relaxed);
+        if (silent > longest) {
+            place = &entry;
+            longest = silent;
+        }
+    }
+    return *place;
+}
+
 void VxlanTable::learn(const Mac& mac, const UnderlayAddress& at, std::uint32_t now_s) noexcept {
     const std::uint64_t key = key_of(mac);
     const bool for_many = (mac[0] & 1) != 0;
@@ -76,39 +94,25 @@ void VxlanTable::learn(const Mac& mac, const UnderlayAddress& at, std::uint32_t 
     }
     Words words;
     std::memcpy(words.data(), at.octets.data(), sizeof words);
-    Bucket& bucket = learned_[bucket_of(key)];
-    Learned* place = nullptr;
-    std::uint32_t longest = 0;
-    for (Learned& entry : bucket) {
-        const std::uint64_t holder = entry.key.load(std::memory_order_relaxed);
-        if (holder == key) {
-            place = &entry;
-            break;
-        }
-        const std::uint32_t silent = holder == 0 ? ~0U : now_s - entry.heard_s.load(std::memory_order_relaxed);
-        if (place == nullptr || silent > longest) {
-            place = &entry;
-            longest = silent;
-        }
-    }
-    const bool same = place->key.load(std::memory_order_relaxed) == key &&
-                      place->address[0].load(std::memory_order_relaxed) == words[0] &&
-                      place->address[1].load(std::memory_order_relaxed) == words[1];
+    Learned& place = place_of(learned_[bucket_of(key)], key, now_s);
+    const bool same = place.key.load(std::memory_order_relaxed) == key &&
+                      place.address[0].load(std::memory_order_relaxed) == words[0] &&
+                      place.address[1].load(std::memory_order_relaxed) == words[1];
     if (same) {
         // Written once a second at most: readers keep the line in their caches.
-        if (place->heard_s.load(std::memory_order_relaxed) != now_s) {
-            place->heard_s.store(now_s, std::memory_order_relaxed);
+        if (place.heard_s.load(std::memory_order_relaxed) != now_s) {
+            place.heard_s.store(now_s, std::memory_order_relaxed);
         }
         return;
     }
-    const std::uint32_t version = place->version.load(std::memory_order_relaxed);
-    place->version.store(version + 1, std::memory_order_relaxed);
+    const std::uint32_t version = place.version.load(std::memory_order_relaxed);
+    place.version.store(version + 1, std::memory_order_relaxed);
     // Whoever sees one of these sees the odd version, too.
-    place->key.store(key, std::memory_order_release);
-    place->address[0].store(words[0], std::memory_order_release);
-    place->address[1].store(words[1], std::memory_order_release);
-    place->heard_s.store(now_s, std::memory_order_release);
-    place->version.store(version + 2, std::memory_order_release);
+    place.key.store(key, std::memory_order_release);
+    place.address[0].store(words[0], std::memory_order_release);
+    place.address[1].store(words[1], std::memory_order_release);
+    place.heard_s.store(now_s, std::memory_order_release);
+    place.version.store(version + 2, std::memory_order_release);
 }
 
 }  // namespace uvif

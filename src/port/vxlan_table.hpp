@@ -51,6 +51,7 @@ private:
     };
 
     [[nodiscard]] const UnderlayAddress* find_static(std::uint64_t key) const noexcept;
+    [[nodiscard]] static Learned& place_of(Bucket& bucket, std::uint64_t key, std::uint32_t now_s) noexcept;
     [[nodiscard]] static std::size_t bucket_of(std::uint64_t key) noexcept;
 
     std::vector<Static> static_;  ///< in order of their keys

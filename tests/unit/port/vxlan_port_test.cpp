@@ -445,6 +445,20 @@ TEST_F(VxlanPortTest, CountsWhatTheUnderlayDoesNotCarry) {
     EXPECT_EQ(remote.frame()->size(), 1464U);
 }
 
+/// Nobody listens there: the host says so (ICMP), which must not take the port out of its loop.
+TEST_F(VxlanPortTest, GoesOnWhenARemoteIsNotThere) {
+    for (int i = 0; i < 3; ++i) {
+        submit({packets_.make(plain())});
+        pollfd entry{port_->fd(), POLLIN | POLLOUT, 0};
+        EXPECT_EQ(::poll(&entry, 1, 20), 1);
+        EXPECT_EQ(entry.revents, POLLOUT);
+    }
+    Remote remote("127.0.0.2");
+    submit({packets_.make(plain())});
+    EXPECT_EQ(remote.frame(), plain());
+    EXPECT_EQ(port_->counters().submit_dropped, 0U);
+}
+
 TEST_F(VxlanPortTest, CountsWhatHasNoRoute) {
     open("vni=42,local=127.0.0.1,remote=192.0.2.2");
     EXPECT_EQ(endpoint_->guest_mtu(), std::nullopt);
