@@ -46,7 +46,9 @@ void declare(CLI::App& app, Options& options) {
     app.add_option("--hypervisor", options.hypervisor,
                    "real, or emulated:SOCKET (a domain's socket of uvif-machine); default: $UVIF_HYPERVISOR, else real "
                    "Xen where it is");
-    app.add_option("--port", options.port, "where packets go: tap, null:sink, null:generate,SIZE or null:reflect")
+    app.add_option("--port", options.port,
+                   "where packets go: tap; vxlan:vni=N,local=ADDRESS,remote=ADDRESS[,remote=..][,port=4789]"
+                   "[,fdb=MAC@ADDRESS..] (one vif); null:sink, null:generate,SIZE or null:reflect")
         ->capture_default_str();
     cli::add_choice(app, "--strategy", options.settings.strategy, strategies, "how guest pages are fetched")
         ->default_str("copy");
@@ -92,7 +94,7 @@ Result<void> serve(Options& options, int signals) {
     if (!port) {
         return propagate(port);
     }
-    options.settings.port = *port;
+    options.settings.port = std::move(*port);
     options.settings.spin_ns = options.spin_us * ns_per_us;
     auto hypervisor = xen::open_hypervisor(options.hypervisor);
     if (!hypervisor) {

@@ -45,12 +45,14 @@ void each_counter(A& a, B& b, Visit visit) {
     visit("port_dropped", a.port.submit_dropped, b.port.submit_dropped);
     visit("port_dropped_metadata", a.port.dropped_metadata, b.port.dropped_metadata);
     visit("port_dropped_link_down", a.port.dropped_link_down, b.port.dropped_link_down);
+    visit("port_dropped_too_long", a.port.dropped_too_long, b.port.dropped_too_long);
     visit("port_dropped_refused", a.port.dropped_refused, b.port.dropped_refused);
     visit("port_dropped_held_up", a.port.dropped_held_up, b.port.dropped_held_up);
     visit("port_reordered", a.port.reordered, b.port.reordered);
     visit("port_gso_fixups", a.port.gso_fixups, b.port.gso_fixups);
     visit("port_received", a.port.received, b.port.received);
     visit("port_receive_dropped", a.port.receive_dropped, b.port.receive_dropped);
+    visit("port_receive_foreign", a.port.receive_foreign, b.port.receive_foreign);
     visit("port_system_calls", a.port.system_calls, b.port.system_calls);
 }
 

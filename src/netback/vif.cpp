@@ -289,6 +289,11 @@ Result<void> Vif::connect(bool resumed) {
             return set;
         }
     }
+    if (around_.settings.port.kind == PortSpec::Kind::vxlan) {
+        if (auto opened = open_tunnel(); !opened) {
+            return opened;
+        }
+    }
     ++connection_;
     take_seat(keys->rx);
     for (std::uint32_t index = 0; index < keys->queues.size(); ++index) {
@@ -363,13 +368,44 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
     return {};
 }
 
+/// On the worker's thread, while the control thread waits for it.
 Result<std::unique_ptr<Port>> Vif::open_port(std::uint32_t index, Loop& loop) {
     if (tap_) {
         return tap_->queue(index, loop);
     }
+    if (tunnel_) {
+        return tunnel_->queue(index);
+    }
     NullConfig null = around_.settings.port.null;
     null.destination = device_.mac;
     return NullPort::create(null);
+}
+
+/// Opened for each connection: a guest that reboots gets the UDP port of the one that was.
+Result<void> Vif::open_tunnel() {
+    const VxlanConfig& config = around_.settings.port.vxlan;
+    auto tunnel = VxlanEndpoint::open(config);
+    if (!tunnel) {
+        return propagate(tunnel);
+    }
+    tunnel_ = std::move(*tunnel);
+    const auto fits = tunnel_->guest_mtu();
+    const unsigned mtu = device_.mtu.value_or(limits::mtu_default);
+    const std::string what =
+        fmt::format("{}: VXLAN {} at {} port {}", name_, config.vni, to_string(config.local), config.port);
+    if (!fits) {
+        log(budget_, LogLevel::warning, "{}: no route to any remote endpoint; check addresses and routes of this host",
+            what);
+    } else if (*fits < mtu) {
+        log(budget_, LogLevel::warning,
+            "{}: carries packets of guests with an MTU of up to {}, longer ones are dropped; set that MTU in the "
+            "guest, or "
+            "raise the underlay's by {}",
+            what, *fits, mtu - *fits);
+    } else {
+        log(budget_, LogLevel::info, "{}: carries packets of guests with an MTU of up to {}", what, *fits);
+    }
+    return {};
 }
 
 void Vif::disconnect() noexcept {
@@ -386,6 +422,7 @@ void Vif::disconnect() noexcept {
     }
     queues_.clear();
     seat_.reset();
+    tunnel_.reset();
 }
 
 void Vif::found_rogue(std::uint64_t connection, Rogue reason) {
@@ -429,7 +466,7 @@ nlohmann::json Vif::describe() const {
     json["domain"] = std::to_underlying(id_.domain);
     json["handle"] = id_.handle;
     json["interface"] = tap_ ? device_.interface : "";
-    json["port"] = around_.settings.port.kind == PortSpec::Kind::tap ? "tap" : "null";
+    json["port"] = name_of(around_.settings.port.kind);
     json["mac"] = fmt::format("{:02x}", fmt::join(device_.mac, ":"));
     json["state"] = to_string(state_);
     json["frontend_state"] = to_string(frontend_state_);

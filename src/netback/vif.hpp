@@ -17,6 +17,7 @@
 #include "netback/switching.hpp"
 #include "netback/vif_keys.hpp"
 #include "port/tap.hpp"
+#include "port/vxlan_endpoint.hpp"
 #include "runtime/log.hpp"
 #include "runtime/worker.hpp"
 #include "xen/store.hpp"
@@ -76,6 +77,7 @@ private:
     void end();
     Result<void> prepare();
     Result<void> open_interface();
+    Result<void> open_tunnel();
     Result<void> connect(bool resumed);
     Result<std::unique_ptr<Port>> open_port(std::uint32_t index, Loop& loop);
     void take_seat(const RxFeatures& features);
@@ -92,7 +94,8 @@ private:
     DeviceKeys device_;
     TxCredit credit_;
     std::string rate_;                       ///< the key's text that credit_ goes by; empty: without limit
-    std::unique_ptr<TapDevice> tap_;         ///< none with a memory port
+    std::unique_ptr<TapDevice> tap_;         ///< none with another port
+    std::unique_ptr<VxlanEndpoint> tunnel_;  ///< while connected, with a VXLAN port
     std::unique_ptr<Switching::Seat> seat_;  ///< while connected, with --switch
     std::vector<PlacedQueue> queues_;
     std::uint64_t connection_ = 0;  ///< counts connects: a message about an earlier one is stale

@@ -26,11 +26,13 @@ struct PortCounters {
 
     std::uint64_t dropped_metadata = 0;   ///< checksum or GSO metadata that does not fit the packet's headers
     std::uint64_t dropped_link_down = 0;  ///< the host's interface is down
+    std::uint64_t dropped_too_long = 0;   ///< longer than the underlay carries
     std::uint64_t dropped_refused = 0;    ///< the other side would not have it, for any other reason
     std::uint64_t dropped_held_up = 0;    ///< held up and no longer wanted, or beyond what a port holds
     std::uint64_t reordered = 0;          ///< times a packet found room after one before it had not
     std::uint64_t gso_fixups = 0;         ///< GSO packets that came without a blank checksum (rx_gso_checksum_fixup)
     std::uint64_t receive_dropped = 0;    ///< packets of the other side that cannot be carried to a guest
+    std::uint64_t receive_foreign = 0;    ///< of these, those of another virtual network, or of none
 };
 
 /// Where one queue's packets go to and come from. One instance a queue, used by the queue's thread only.

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <charconv>
+#include <utility>
 
 #include "runtime/limits.hpp"
 #include "runtime/log.hpp"
@@ -13,8 +14,18 @@ namespace uvif {
 
 Result<PortSpec> parse_port_spec(std::string_view text) {
     constexpr std::string_view generate = "null:generate,";
+    constexpr std::string_view vxlan = "vxlan:";
     PortSpec spec;
     if (text == "tap") {
+        return spec;
+    }
+    if (text.starts_with(vxlan)) {
+        auto config = parse_vxlan_config(text.substr(vxlan.size()));
+        if (!config) {
+            return propagate(config);
+        }
+        spec.kind = PortSpec::Kind::vxlan;
+        spec.vxlan = std::move(*config);
         return spec;
     }
     spec.kind = PortSpec::Kind::null;
@@ -39,7 +50,8 @@ Result<PortSpec> parse_port_spec(std::string_view text) {
         spec.null.packet_length = octets;
         return spec;
     }
-    return fail(EINVAL, fmt::format("unknown port \"{}\": choose tap, null:sink, null:generate,SIZE or null:reflect",
+    return fail(EINVAL, fmt::format("unknown port \"{}\": choose tap, vxlan:vni=N,local=ADDRESS,remote=ADDRESS, "
+                                    "null:sink, null:generate,SIZE or null:reflect",
                                     printable(text)));
 }
 

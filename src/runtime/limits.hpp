@@ -28,6 +28,10 @@ inline constexpr unsigned vlan_tags = 2;
 /// front of the upper layer. It bounds the work that 64 KiB of empty options could cost.
 inline constexpr unsigned ipv6_extension_headers = 8;
 
+/// Segments that a GSO packet may be cut into by us: a guest chooses their size, and each costs a copy of the headers
+/// and a datagram. 64 KiB of the smallest that real TCPs send (64 octets and more).
+inline constexpr std::uint32_t segments_per_packet = 1024;
+
 // Ports
 
 /// Packets that a port holds while its other side has no room: a whole ring, since a queue may have handed over
@@ -69,6 +73,30 @@ inline constexpr std::uint8_t switch_ages = 60;
 /// How long a packet may hold the pages of the guest that sent it while the one that is to have it posts no room: then
 /// it is copied, and the pages go back.
 inline constexpr std::int64_t hold_ns = 10'000'000;
+
+// The VXLAN port
+
+/// Remote tunnel endpoints that what has no known one goes to: each gets a copy.
+inline constexpr std::size_t vxlan_remotes = 64;
+
+/// Entries fdb=MAC@ADDRESS: all stand on one command line.
+inline constexpr std::size_t vxlan_static_entries = 256;
+
+/// Addresses that are learned from what comes: anybody on the underlay can make us learn. A full table forgets who was
+/// silent longest; what has no entry is sent to all remotes.
+inline constexpr std::size_t vxlan_learned_entries = 4096;
+
+/// Seconds without a packet after which a learned address is forgotten: as Linux bridges and vxlan devices.
+inline constexpr std::uint32_t vxlan_age_s = 300;
+
+/// SO_SNDBUF of a queue: as tap_send_buffer.
+inline constexpr int vxlan_send_buffer = tap_send_buffer;
+
+/// SO_RCVBUF: what comes while the guest's worker has other work; 4 MiB are some 3 ms at 10 Gbit/s.
+inline constexpr int vxlan_receive_buffer = 4 << 20;
+
+/// How long a UDP port that is in use is asked for again: as tap_busy_ns.
+inline constexpr std::int64_t vxlan_busy_ns = tap_busy_ns;
 
 // Event loop
 

@@ -345,5 +345,134 @@ INSTANTIATE_TEST_SUITE_P(Variants, SwitchTest,
                                          Variant{"TwoQueues", {"--switch"}, "", {"--queues", "2"}}),
                          [](const auto& test) { return test.param.name; });
 
+struct Tunnel {
+    const char* name;
+    const char* near;  ///< addresses of the underlay, with the length of their prefix
+    const char* far;
+    unsigned prefix;
+    unsigned mtu;             ///< of the guest
+    const char* far_offload;  ///< ethtool's words for the underlay's far end
+    std::vector<std::string> guest = {};
+    bool segments = true;
+};
+
+void PrintTo(const Tunnel& tunnel, std::ostream* out) {
+    *out << tunnel.name;
+}
+
+/// The same traffic, with a vxlan device of the kernel's on another host at the other end.
+class TunnelTest : public testing::TestWithParam<Tunnel> {
+protected:
+    static constexpr const char* far_v4 = "10.33.0.1";
+    static constexpr const char* guest_v4 = "10.33.0.2";
+    static constexpr const char* far_v6 = "fd33::1";
+    static constexpr const char* guest_v6 = "fd33::2";
+
+    void SetUp() override {
+        UVIF_NEEDS_PRIVILEGE();
+        const Tunnel& tunnel = GetParam();
+        near_network_.emplace();
+        far_network_.emplace();
+        guest_network_.emplace();
+        const char* nodad = std::string_view(tunnel.near).find(':') == std::string_view::npos ? "" : "nodad";
+        ASSERT_TRUE(near_network_->shell(
+            fmt::format("ip link set lo up; ip link add near type veth peer name far netns /proc/{}/fd/{} && "
+                        "ip addr add {}/{} dev near {} && ip link set near up",
+                        ::getpid(), far_network_->fd(), tunnel.near, tunnel.prefix, nodad)));
+        ASSERT_TRUE(far_network_->shell(fmt::format(
+            "ip link set lo up; ip addr add {1}/{2} dev far {3} && ip link set far up && ethtool -K far {4} && "
+            "ip link add vx0 type vxlan id 42 local {1} remote {0} dstport 4789 && ip link set vx0 mtu {5} up && "
+            "ip addr add {6}/24 dev vx0 && ip addr add {7}/64 dev vx0 nodad && "
+            "echo 0 0 > /proc/sys/net/ipv4/ping_group_range",
+            tunnel.near, tunnel.far, tunnel.prefix, nodad, tunnel.far_offload, tunnel.mtu, far_v4, far_v6)));
+        host_.emplace(HostOptions{.port = fmt::format("vxlan:vni=42,local={},remote={}", tunnel.near, tunnel.far),
+                                  .network = near_network_->fd()});
+        domain_ = host_->create();
+        host_->attach(domain_);
+        Launch launch{{program("uvif-tap"), "--hypervisor", host_->hypervisor(domain_)}, {}, guest_network_->fd()};
+        launch.words.insert(launch.words.end(), tunnel.guest.begin(), tunnel.guest.end());
+        guest_.emplace(launch, host_->directory() + "/tap.log");
+        ASSERT_TRUE(eventually(
+            [this] { return !guest_->running() || guest_->output().find("connected:") != std::string::npos; }));
+        ASSERT_TRUE(guest_->running()) << guest_->output();
+        guest_network_->shell(
+            fmt::format("ip link set lo up; ip link set xen0 mtu {}; ip addr add {}/24 dev xen0; "
+                        "ip addr add {}/64 dev xen0 nodad; echo 0 0 > /proc/sys/net/ipv4/ping_group_range",
+                        tunnel.mtu, guest_v4, guest_v6));
+    }
+
+    void TearDown() override {
+        if (guest_) {
+            guest_->send(SIGTERM);
+            EXPECT_EQ(guest_->wait(), 0) << guest_->output();
+            host_->destroy(domain_);
+            EXPECT_TRUE(host_->at_rest());
+        }
+    }
+
+    /// TCP and UDP packets with a wrong checksum that a kernel has seen.
+    static std::string wrong_checksums(const NetworkNamespace& network) {
+        return run({{"sh", "-c",
+                     "awk '/^(Tcp|Udp):/ { for (i = 1; i <= NF; i++) if (at[$1]) { if (i == at[$1]) n += $i } "
+                     "else if ($i == \"InCsumErrors\") found[$1] = i; at[$1] = found[$1] } END { print n + 0 }' "
+                     "/proc/net/snmp"},
+                    {},
+                    network.fd()})
+            .output;
+    }
+
+    std::optional<NetworkNamespace> near_network_, far_network_, guest_network_;
+    std::optional<Host> host_;
+    std::optional<Process> guest_;
+    unsigned domain_ = 0;
+};
+
+TEST_P(TunnelTest, EveryOctetArrives) {
+    for (const std::size_t size : {56U, 1300U, 8000U, 60000U}) {
+        EXPECT_TRUE(ping(*guest_network_, far_v4, size)) << size;
+        EXPECT_TRUE(ping(*far_network_, guest_v4, size)) << size;
+    }
+    EXPECT_TRUE(ping(*guest_network_, far_v6, 1300));
+    EXPECT_TRUE(ping(*far_network_, guest_v6, 8000));
+
+    constexpr std::size_t length = 20 << 20;
+    EXPECT_TRUE(transfer(*guest_network_, *far_network_, far_v4, length)) << "guest to far host";
+    EXPECT_TRUE(transfer(*far_network_, *guest_network_, guest_v4, length)) << "far host to guest";
+    EXPECT_TRUE(transfer(*guest_network_, *far_network_, far_v6, length / 4)) << "guest to far host, IPv6";
+    EXPECT_TRUE(transfer(*far_network_, *guest_network_, guest_v6, length / 4)) << "far host to guest, IPv6";
+
+    EXPECT_EQ(wrong_checksums(*far_network_), "0\n");
+    EXPECT_EQ(wrong_checksums(*guest_network_), "0\n");
+    EXPECT_EQ(host_->counter(domain_, 0, "tx_gso_packets") != 0, GetParam().segments);
+    EXPECT_EQ(host_->counter(domain_, 0, "port_dropped"), 0U);
+    EXPECT_EQ(host_->counter(domain_, 0, "port_receive_dropped"), 0U);
+    EXPECT_NE(host_->log().find(fmt::format("MTU of up to {}", GetParam().mtu)), std::string::npos) << host_->log();
+}
+
+TEST_P(TunnelTest, ASecondVifIsRefused) {
+    const unsigned second = host_->create();
+    host_->attach(second);
+    const NetworkNamespace network;
+    Process guest({{program("uvif-tap"), "--hypervisor", host_->hypervisor(second)}, {}, network.fd()},
+                  host_->directory() + "/second.log");
+    EXPECT_TRUE(eventually([&] {
+        return host_->read(Host::error_key(second)).value_or("").find("it serves one vif") != std::string::npos;
+    }));
+    EXPECT_TRUE(ping(*guest_network_, far_v4, 56)) << "the first is not disturbed";
+    guest.send(SIGTERM);
+    guest.wait();
+    host_->destroy(second);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Tunnels, TunnelTest,
+    testing::Values(Tunnel{"Ipv4", "10.9.0.1", "10.9.0.2", 24, 1450, "tx on"},
+                    Tunnel{"Ipv6", "fd09::1", "fd09::2", 64, 1430, "tx on"},
+                    Tunnel{"WholeChecksums", "10.9.0.1", "10.9.0.2", 24, 1450, "tx off"},
+                    Tunnel{"TwoQueues", "10.9.0.1", "10.9.0.2", 24, 1450, "tx off", {"--queues", "2"}},
+                    Tunnel{"NoScatterGather", "10.9.0.1", "10.9.0.2", 24, 1450, "tx on", {"--no-sg"}, false},
+                    Tunnel{"NoChecksum", "10.9.0.1", "10.9.0.2", 24, 1450, "tx on", {"--no-csum"}, false}),
+    [](const auto& test) { return test.param.name; });
+
 }  // namespace
 }  // namespace uvif::test

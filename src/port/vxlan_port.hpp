@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "packet/segment.hpp"
+#include "port/port.hpp"
+#include "port/vxlan_receiver.hpp"
+#include "port/vxlan_sender.hpp"
+#include "port/vxlan_table.hpp"
+#include "runtime/limits.hpp"
+#include "runtime/unique_fd.hpp"
+
+// Theory of operation
+//
+// A guest's packet is copied once, behind a VXLAN header, and is then done with: pages of the guest are neither written
+// to nor kept. A blank checksum is completed in the copy. A GSO packet becomes its segments there, which are all of
+// one length and so one message to the kernel (vxlan_sender.hpp).
+//
+// A packet goes to where its destination was heard of, or is said to be (vxlan_table.hpp); all others, and what is for
+// many, go to every remote endpoint (head-end replication).
+//
+// Back-pressure is the socket's: while it has no room, packets are held in order until its descriptor is writable.
+
+namespace uvif {
+
+/// What the ports of one endpoint share; outlives them.
+struct VxlanNetwork {
+    std::uint32_t vni;
+    std::uint16_t port;
+    UnderlayAddress local;
+    std::vector<SocketAddress> remotes;
+    VxlanTable table;
+};
+
+/// One queue of a VXLAN endpoint. Made by VxlanEndpoint.
+class VxlanPort final : public Port {
+public:
+    /// With `receives` it is the one that hands packets to the guest.
+    VxlanPort(UniqueFd fd, VxlanNetwork& network, bool receives, unsigned guest_mtu);
+    ~VxlanPort() override;
+
+    [[nodiscard]] bool writable() const noexcept override { return !sender_.blocked() && held_count_ == 0; }
+    void submit(std::span<Packet* const> packets) noexcept override;
+    void flush(bool abandon) noexcept override;
+    std::size_t receive(std::span<Packet*> packets) noexcept override;
+    [[nodiscard]] int fd() const noexcept override { return fd_.get(); }
+    [[nodiscard]] const PortCounters& counters() const noexcept override { return counters_; }
+
+private:
+    /// A private copy of a packet's first octets: what is judged is what is sent.
+    struct Head {
+        std::array<std::byte, limits::header_octets> octets;
+        std::size_t length = 0;
+        [[nodiscard]] std::span<const std::byte> span() const noexcept { return std::span(octets).first(length); }
+    };
+    enum class Outcome : std::uint8_t { staged, dropped, no_room };
+
+    void transmit(std::span<Packet* const> packets) noexcept;
+    [[nodiscard]] bool take(Packet* packet) noexcept;
+    Outcome stage(const Packet& packet) noexcept;
+    Outcome stage_whole(const Packet& packet, const Head& head) noexcept;
+    Outcome stage_segments(const Packet& packet, const Head& head) noexcept;
+    [[nodiscard]] std::optional<UnderlayAddress> destination(const Head& head) const noexcept;
+    Outcome drop(std::uint64_t PortCounters::* reason) noexcept;
+    void hold(Packet* packet) noexcept;
+
+    UniqueFd fd_;
+    VxlanNetwork& network_;
+    PortCounters counters_;
+    std::uint32_t now_s_ = 0;
+    VxlanSender sender_;
+    std::unique_ptr<VxlanReceiver> receiver_;
+    std::array<Packet*, limits::port_held_packets> held_{};
+    std::array<Packet*, limits::port_held_packets> retried_{};  ///< held_ as it was when flush() began
+    std::size_t held_count_ = 0;
+};
+
+}  // namespace uvif

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT
+#include "port/vxlan_receiver.hpp"
+
+#include <netinet/udp.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "packet/checksum.hpp"
+#include "packet/headers.hpp"
+#include "packet/wire.hpp"
+#include "port/vxlan_header.hpp"
+#include "runtime/clock.hpp"
+#include "runtime/limits.hpp"
+
+namespace uvif {
+
+namespace {
+
+/// What the kernel says of how a message is cut; 0: not at all.
+std::size_t gathered_length(msghdr& header) noexcept {
+    for (cmsghdr* control = CMSG_FIRSTHDR(&header); control != nullptr; control = CMSG_NXTHDR(&header, control)) {
+        if (control->cmsg_level == SOL_UDP && control->cmsg_type == UDP_GRO) {
+            int length = 0;
+            std::memcpy(&length, CMSG_DATA(control), sizeof length);
+            return length > 0 ? static_cast<std::size_t>(length) : 0;
+        }
+    }
+    return 0;
+}
+
+/// The checksum field holds no more than the pseudo header's sum. A frame from this very machine may come so, through
+/// a veth pair whose ends leave checksums to each other. To complete one that is whole and has the same value by chance
+/// would change nothing, so that nothing is lost by taking it for blank.
+bool has_blank_checksum(std::span<const std::byte> frame, const Headers& headers) noexcept {
+    constexpr std::size_t ipv6_length = 40;
+    if (headers.depth != HeaderDepth::transport) {
+        return false;
+    }
+    const std::size_t ip_length = headers.ip_version == 4 ? load_be16(frame, headers.l3_offset + 2U)
+                                                          : ipv6_length + load_be16(frame, headers.l3_offset + 4U);
+    const std::size_t field = headers.checksum_offset();
+    return frame.size() == headers.l3_offset + ip_length && field + 2 <= frame.size() &&
+           load_be16(frame, field) == pseudo_header_sum(frame, headers, static_cast<std::uint32_t>(frame.size()));
+}
+
+}  // namespace
+
+VxlanReceiver::VxlanReceiver(int fd, std::uint32_t vni, const UnderlayAddress& local, VxlanTable& table,
+                             unsigned guest_mtu)
+    : fd_(fd),
+      vni_(vni),
+      local_(local),
+      table_(table),
+      guest_mtu_(guest_mtu),
+      buffers_(std::make_unique_for_overwrite<std::byte[]>(messages_max * buffer_octets)) {}
+
+std::size_t VxlanReceiver::receive(std::span<Packet* const> packets, PortCounters& counters) noexcept {
+    now_s_ = static_cast<std::uint32_t>(monotonic_ns() / ns_per_s);
+    std::size_t count = 0;
+    bool more = true;
+    for (unsigned calls = 0;;) {
+        while (count < packets.size() && (plan_ || current_ < filled_)) {
+            if (plan_) {
+                take_segment(*packets[count++]);
+                continue;
+            }
+            count += accept(*packets[count], cut_datagram(), counters) ? 1 : 0;
+            if (left_.empty()) {
+                ++current_;
+                open_message();
+            }
+        }
+        if (count == packets.size() || !more || calls == calls_max) {
+            break;
+        }
+        more = fetch(counters);
+        ++calls;
+    }
+    counters.received += count;
+    return count;
+}
+
+/// True: there may be more.
+bool VxlanReceiver::fetch(PortCounters& counters) noexcept {
+    for (std::size_t i = 0; i < messages_max; ++i) {
+        Message& message = messages_[i];
+        message.piece = {.iov_base = buffers_.get() + i * buffer_octets, .iov_len = buffer_octets};
+        msghdr header{};
+        header.msg_name = &message.from;
+        header.msg_namelen = sizeof message.from;
+        header.msg_iov = &message.piece;
+        header.msg_iovlen = 1;
+        header.msg_control = message.control.data();
+        header.msg_controllen = message.control.size();
+        headers_[i].msg_hdr = header;
+    }
+    ++counters.system_calls;
+    const int got = ::recvmmsg(fd_, headers_.data(), messages_max, MSG_DONTWAIT, nullptr);
+    filled_ = got > 0 ? static_cast<std::size_t>(got) : 0;
+    current_ = 0;
+    open_message();
+    return filled_ == messages_max;
+}
+
+void VxlanReceiver::open_message() noexcept {
+    if (current_ == filled_) {
+        return;
+    }
+    mmsghdr& header = headers_[current_];
+    const std::size_t octets = std::min<std::size_t>(header.msg_len, buffer_octets);
+    const bool whole = (header.msg_hdr.msg_flags & MSG_TRUNC) == 0;
+    left_ = std::span<const std::byte>(buffers_.get() + current_ * buffer_octets, whole ? octets : 0);
+    each_ = gathered_length(header.msg_hdr);
+    sender_ = underlay_address(messages_[current_].from);
+    if (sender_ && (!sender_->is_one_host() || *sender_ == local_)) {
+        sender_.reset();
+    }
+}
+
+/// The next one of the current message; an empty one, too, is one.
+std::span<const std::byte> VxlanReceiver::cut_datagram() noexcept {
+    const std::size_t octets = each_ == 0 ? left_.size() : std::min(each_, left_.size());
+    const std::span<const std::byte> datagram = left_.first(octets);
+    left_ = left_.subspan(octets);
+    return datagram;
+}
+
+bool VxlanReceiver::begin_segments(std::span<const std::byte> frame, const Headers& headers) noexcept {
+    const std::uint32_t in_front = std::uint32_t{headers.l4_offset} - headers.l3_offset + headers.l4_header_length;
+    if (!headers.is_tcp() || frame.size() <= headers.l3_offset + guest_mtu_ || in_front >= guest_mtu_) {
+        return false;
+    }
+    const Offload offload{.checksum_blank = true,
+                          .gso_type = headers.ip_version == 4 ? GsoType::tcpv4 : GsoType::tcpv6,
+                          .gso_size = static_cast<std::uint16_t>(guest_mtu_ - in_front)};
+    plan_ = plan_segments(offload, frame, static_cast<std::uint32_t>(frame.size()));
+    super_ = frame;
+    segment_ = 0;
+    return plan_.has_value();
+}
+
+void VxlanReceiver::take_segment(Packet& packet) noexcept {
+    Fragment& room = packet.fragments[0];
+    const std::size_t front = plan_->header_length;
+    const auto payload = super_.subspan(front + std::size_t{segment_} * plan_->size, plan_->payload_of(segment_));
+    room.length = static_cast<std::uint32_t>(front + payload.size());
+    packet.length = room.length;
+    packet.offload = {};
+    std::memcpy(room.data, super_.data(), front);
+    std::memcpy(room.data + front, payload.data(), payload.size());
+    finish_segment(*plan_, segment_, std::span(room.data, room.length));
+    if (++segment_ == plan_->count) {
+        plan_.reset();
+    }
+}
+
+bool VxlanReceiver::accept(Packet& packet, std::span<const std::byte> datagram, PortCounters& counters) noexcept {
+    Fragment& room = packet.fragments[0];
+    const auto vni = vxlan_header::read_vni(datagram);
+    if (!vni || *vni != vni_) {
+        ++counters.receive_foreign;
+        ++counters.receive_dropped;
+        return false;
+    }
+    const std::span<const std::byte> frame = datagram.subspan(vxlan_header::length);
+    if (frame.size() < limits::packet_length_min || frame.size() > room.length) {
+        ++counters.receive_dropped;
+        return false;
+    }
+    if (sender_) {
+        Mac source;
+        std::memcpy(source.data(), frame.data() + source.size(), source.size());
+        table_.learn(source, *sender_, now_s_);
+    }
+    const Headers headers = parse_headers(frame.first(std::min(frame.size(), limits::header_octets)));
+    const bool blank = has_blank_checksum(frame, headers);
+    if (blank && begin_segments(frame, headers)) {
+        return false;  // the packets are its segments
+    }
+    std::memcpy(room.data, frame.data(), frame.size());
+    room.length = static_cast<std::uint32_t>(frame.size());
+    packet.length = room.length;
+    packet.offload = {.checksum_blank = blank, .data_validated = blank};
+    return true;
+}
+
+}  // namespace uvif

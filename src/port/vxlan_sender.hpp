@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <sys/socket.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "packet/packet.hpp"
+#include "port/port.hpp"
+#include "port/vxlan_address.hpp"
+
+// Theory of operation
+//
+// Datagrams are staged one behind the other in one buffer. Those that follow each other, go to the same endpoint and
+// are of one length (the last may be shorter) are a run: one message, which the kernel or the network card cuts
+// (UDP_SEGMENT). That is worth more than anything else here, and bulk data is all runs. What goes to every remote is
+// staged once, and is one message for each. All messages of a batch share system calls.
+//
+// Where a run cannot be sent whole its datagrams are sent alone: those of a device that computes no checksums for ever
+// (EIO), others that once (EINVAL, EMSGSIZE: at least one is too long).
+//
+// When the socket has no room (EAGAIN), what is staged stays, and nothing more may be staged until it has gone.
+
+namespace uvif {
+
+/// Thread rule: one thread.
+class VxlanSender {
+public:
+    /// Room for the largest packet as its smallest segments: limits::segments_per_packet headers, and more.
+    static constexpr std::size_t room = std::size_t{256} * 1024;
+
+    /// The descriptor and the remotes outlive it.
+    VxlanSender(int fd, std::uint16_t port, std::span<const SocketAddress> remotes);
+
+    /// Whether so many datagrams of so many octets in all can be staged before the next send().
+    [[nodiscard]] bool has_room(std::size_t datagrams, std::size_t octets) const noexcept;
+    /// Where the next datagram is to be written; to every remote without `to`. A packet's first is to say so: by
+    /// its fate the packet is counted.
+    [[nodiscard]] std::span<std::byte> stage(const std::optional<UnderlayAddress>& to, std::size_t octets,
+                                             bool begins_packet) noexcept;
+    /// Sends what is staged, or as much as there is room for.
+    void send(PortCounters& counters) noexcept;
+    /// What is staged waits for room.
+    [[nodiscard]] bool blocked() const noexcept { return blocked_; }
+    void abandon(PortCounters& counters) noexcept;
+
+private:
+    static constexpr std::size_t runs_max = 192;
+    static constexpr std::size_t messages_max = 64;
+    static constexpr std::uint32_t run_datagrams_max = 64;  // UDP_MAX_SEGMENTS; newer kernels take more
+    static constexpr std::size_t run_octets_max = 65507;    // a 16-bit length, less IPv4 and UDP headers
+
+    struct Run {
+        std::size_t begin = 0;
+        std::size_t octets = 0;
+        std::size_t each = 0;  ///< octets of all datagrams but the last
+        std::uint32_t datagrams = 0;
+        std::uint64_t begins = 0;  ///< a bit for each datagram: a packet begins there
+        std::uint64_t sent = 0;    ///< and: it was sent, to one endpoint at least
+        bool complete = false;     ///< its last datagram is a shorter one
+        bool split = false;        ///< its datagrams go alone
+        std::optional<UnderlayAddress> at;
+        SocketAddress to;  ///< the same for the kernel
+        std::uint64_t PortCounters::* reason = nullptr;
+    };
+
+    /// What is to be sent next.
+    struct Position {
+        std::size_t run = 0;
+        std::size_t copy = 0;  ///< to which remote
+        std::uint32_t datagram = 0;
+    };
+
+    struct Message {
+        Position next;            ///< when this one is done with
+        std::uint64_t datagrams;  ///< a bit for each that it has of its run
+        iovec piece;
+        alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(std::uint16_t))> control;
+    };
+
+    [[nodiscard]] bool extends_run(const std::optional<UnderlayAddress>& to, std::size_t octets) const noexcept;
+    [[nodiscard]] bool goes_whole(const Run& run) const noexcept;
+    std::size_t prepare() noexcept;
+    Position prepare_message(std::size_t index, const Position& at) noexcept;
+    static void count_dropped(const Run& run, std::uint64_t PortCounters::* reason, PortCounters& counters) noexcept;
+    void settle(std::size_t index, int error, PortCounters& counters) noexcept;
+
+    const int fd_;
+    const std::uint16_t port_;
+    const std::span<const SocketAddress> remotes_;
+    bool cuts_runs_ = true;  ///< the kernel does, as far as known
+    bool blocked_ = false;
+
+    std::unique_ptr<std::byte[]> buffer_;
+    std::size_t used_ = 0;
+    std::array<Run, runs_max> runs_;
+    std::size_t run_count_ = 0;
+    Position next_;
+    std::array<Message, messages_max> messages_;
+    std::array<mmsghdr, messages_max> headers_{};
+};
+
+}  // namespace uvif
