@@ -59,9 +59,10 @@ struct TxCounters {
     std::uint64_t bytes = 0;
     std::uint64_t slots = 0;  ///< ring slots consumed, extras included
     std::uint64_t gso_packets = 0;
-    std::uint64_t by_copy = 0;    ///< packets fetched by grant copy alone
-    std::uint64_t by_map = 0;     ///< packets of which pages were mapped
-    std::uint64_t held_back = 0;  ///< turns that ended because the vif's rate was used up
+    std::uint64_t by_copy = 0;      ///< packets fetched by grant copy alone
+    std::uint64_t by_map = 0;       ///< packets of which pages were mapped
+    std::uint64_t lazy_copies = 0;  ///< of these, copied apart because the port held them
+    std::uint64_t held_back = 0;    ///< turns that ended because the vif's rate was used up
     std::uint64_t copied_bytes = 0;
     std::uint64_t copy_calls = 0, map_calls = 0, unmap_calls = 0, notify_calls = 0;
     std::uint64_t unmap_errors = 0;

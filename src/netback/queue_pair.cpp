@@ -146,9 +146,7 @@ bool QueuePair::turn() noexcept {
         notify(notify_tx, notify_rx);
     }
     tx_->send(copies_);
-    if (rx_->hold_ends_ns() != 0 && rx_->hold_ends_ns() <= monotonic_ns()) {
-        rx_->release_held(worker_.grants(), copies_);
-    }
+    const bool released = release_held();
     if (port_->failed() && watched_) {
         give_up_port();
     }
@@ -160,7 +158,23 @@ bool QueuePair::turn() noexcept {
         on_rogue_(rogue());
         return false;
     }
-    return tx_worked || rx.worked || tx_event_late_;
+    return tx_worked || rx.worked || released || tx_event_late_;
+}
+
+/// Guests' pages that have been held for too long. True: there are answers to publish.
+bool QueuePair::release_held() noexcept {
+    if (tx_->hold_ends_ns() == 0 && rx_->hold_ends_ns() == 0) {
+        return false;
+    }
+    const std::int64_t now = monotonic_ns();
+    if (rx_->hold_ends_ns() != 0 && rx_->hold_ends_ns() <= now) {
+        rx_->release_held(worker_.grants(), copies_);
+    }
+    const bool tx_due = tx_->hold_ends_ns() != 0 && tx_->hold_ends_ns() <= now;
+    if (tx_due) {
+        tx_->release_held();
+    }
+    return tx_due;
 }
 
 /// While the guest sends, what comes for it (mostly acknowledgements of that) is fetched every few turns: together.
@@ -200,7 +214,8 @@ bool QueuePair::arm() noexcept {
     set_interest(reading_interest() | (writable ? 0U : EPOLLOUT));
     // A port that holds up: the guest's requests wait in the ring, and news of more would be of no use.
     const bool tx_armed = !writable || tx_->arm();
-    if (const auto next = earlier(tx_->resume_ns(), rx_->hold_ends_ns()); next != 0) {
+    const auto hold_ends = earlier(tx_->hold_ends_ns(), rx_->hold_ends_ns());
+    if (const auto next = earlier(tx_->resume_ns(), hold_ends); next != 0) {
         worker_.wake_at(*this, next);
     }
     const bool rx_armed = rx_->arm();

@@ -77,6 +77,7 @@ private:
     void set_interest(std::uint32_t events) noexcept;
     [[nodiscard]] std::uint32_t reading_interest() const noexcept;
     void give_up_port() noexcept;
+    bool release_held() noexcept;
     [[nodiscard]] Rogue rogue() const noexcept;
 
     Worker& worker_;

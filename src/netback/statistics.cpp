@@ -17,6 +17,7 @@ void each_counter(A& a, B& b, Visit visit) {
     visit("tx_gso_packets", a.tx.gso_packets, b.tx.gso_packets);
     visit("tx_by_copy", a.tx.by_copy, b.tx.by_copy);
     visit("tx_by_map", a.tx.by_map, b.tx.by_map);
+    visit("tx_lazy_copies", a.tx.lazy_copies, b.tx.lazy_copies);
     visit("tx_held_back", a.tx.held_back, b.tx.held_back);
     visit("tx_copied_bytes", a.tx.copied_bytes, b.tx.copied_bytes);
     visit("tx_copy_calls", a.tx.copy_calls, b.tx.copy_calls);

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "runtime/clock.hpp"
 #include "runtime/limits.hpp"
 
 namespace uvif::netback {
@@ -374,6 +375,48 @@ void TxQueue::send(CopyBatch& copies) noexcept {
     port_.submit(std::span<Packet* const>(packets.data(), batch_count_));
     batch_count_ = 0;
     collect_completions();  // most ports finish inside the call
+    watch_hold();
+}
+
+/// The clock is looked at only while the port holds packets.
+void TxQueue::watch_hold() noexcept {
+    if (port_.writable() || regions_.held() == 0) {
+        hold_ends_ns_ = 0;
+    } else if (hold_ends_ns_ == 0) {
+        hold_ends_ns_ = monotonic_ns() + limits::hold_ns;
+    }
+}
+
+void TxQueue::release_held() noexcept {
+    hold_ends_ns_ = 0;
+    for (Packet* packet : port_.held()) {
+        auto& mapped = static_cast<TxPacket&>(*packet);
+        if (mapped.region != Regions::none && !free_packets_.empty()) {
+            copy_apart(mapped);
+        }
+    }
+}
+
+/// The packet goes on without its region. What is owed for its slots, another packet remembers until the region goes.
+void TxQueue::copy_apart(TxPacket& packet) noexcept {
+    std::byte* to = packet.fragments[0].data + packet.fragments[0].length;
+    for (const Fragment& piece : packet.pieces().subspan(1)) {
+        std::memcpy(to, piece.data, piece.length);
+        to += piece.length;
+    }
+    packet.fragment_count = 1;
+    packet.fragments[0].length = packet.length;
+    counters_.copied_bytes += packet.length - header_size;
+    ++counters_.lazy_copies;
+
+    TxPacket& debtor = *free_packets_.back();
+    free_packets_.pop_back();
+    debtor.frame = packet.frame;
+    debtor.ids = packet.ids;
+    debtor.failed_slots = packet.failed_slots;
+    debtor.region = std::exchange(packet.region, Regions::none);
+    debtor.buffer = buffers_.take();
+    let_go(debtor);
 }
 
 /// Of packets left in the guest's pages that are not passed on from there.

@@ -24,6 +24,9 @@
 // is left in the guest's pages for the other queue to copy from there (its slots are answered when the packet comes
 // home). Packets that the port then does not pass on have the rest copied by a second call, before they are submitted.
 //
+// A port that cannot go on holds packets. Mapped ones hold the guest's pages too, for limits::hold_ns: then their
+// octets are copied into the buffers that had only their headers, and the pages go back.
+//
 // The debt: a taken slot is owed exactly one answer. It is in `slots_` (not parsed), in a TxPacket (mapped, in
 // flight), or in `answers_` (to be published at the end of the turn). BackRing::respond asserts that there are never
 // more.
@@ -80,6 +83,11 @@ public:
     }
     /// Not 0: the guest has used up its rate; what it sent waits in the ring for a turn at this moment.
     [[nodiscard]] std::int64_t resume_ns() const noexcept { return resume_ns_; }
+
+    /// Not 0: mapped packets wait in the port; at this moment release_held() is due.
+    [[nodiscard]] std::int64_t hold_ends_ns() const noexcept { return hold_ends_ns_; }
+    /// Copies those into buffers of ours, so that the guest gets its pages back. Between turns.
+    void release_held() noexcept;
 
     /// Where its packets come home to, and who is to hear of those that come from elsewhere.
     [[nodiscard]] CompletionQueue& home() noexcept { return home_; }
@@ -151,6 +159,8 @@ private:
     void plan_octets(TxPacket& packet, std::uint32_t begin, std::uint32_t end, CopyBatch& copies) noexcept;
     [[nodiscard]] bool copied_well(const TxPacket& packet, const CopyBatch& copies) const noexcept;
     void fetch_rest(CopyBatch& copies) noexcept;
+    void watch_hold() noexcept;
+    void copy_apart(TxPacket& packet) noexcept;
     void settle(const CopyBatch& copies) noexcept;
     void fail_packet(TxPacket& packet, const CopyBatch& copies) noexcept;
     void let_go(TxPacket& packet) noexcept;
@@ -179,6 +189,7 @@ private:
     TxCredit& credit_;
     xen::GrantTable& grants_;
     std::int64_t resume_ns_ = 0;
+    std::int64_t hold_ends_ns_ = 0;
     Rogue rogue_ = Rogue::none;
 
     // Requests taken and not yet parsed: [slots_begin_, slots_end_).

@@ -61,6 +61,10 @@ public:
     /// with `abandon`: then what cannot be sent now is completed as dropped.
     virtual void flush(bool abandon) noexcept = 0;
 
+    /// Packets that wait for the other side and that nobody reads meanwhile: between turns their owner may move their
+    /// octets, and change the fragments accordingly.
+    [[nodiscard]] virtual std::span<Packet* const> held() const noexcept { return {}; }
+
     /// Fills packets of the caller's from the port, in order, and returns how many. Each comes with one
     /// fragment that tells the room (at least 65535 octets) and leaves with its length, fragment 0's
     /// length and the offload set. Fewer than asked for means: nothing more now. A port that reads ahead

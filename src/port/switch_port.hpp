@@ -49,6 +49,7 @@ public:
     void classify(std::span<Packet* const> packets) noexcept override;
     void submit(std::span<Packet* const> packets) noexcept override;
     void flush(bool abandon) noexcept override { bridge_->flush(abandon); }
+    [[nodiscard]] std::span<Packet* const> held() const noexcept override { return bridge_->held(); }
     std::size_t receive(std::span<Packet*> packets) noexcept override { return bridge_->receive(packets); }
     std::size_t take_passed(std::span<Packet*> packets) noexcept override;
     void give_back(const std::function<bool(const Packet&)>& concerns) noexcept override;

@@ -39,6 +39,9 @@ public:
     [[nodiscard]] bool writable() const noexcept override { return held_count_ == 0; }
     void submit(std::span<Packet* const> packets) noexcept override;
     void flush(bool abandon) noexcept override;
+    [[nodiscard]] std::span<Packet* const> held() const noexcept override {
+        return std::span(held_).first(held_count_);
+    }
     std::size_t receive(std::span<Packet*> packets) noexcept override;
     [[nodiscard]] std::size_t reads_ahead() const noexcept override {
         return loop_.can_read_ahead() ? reads_ahead_max : 0;

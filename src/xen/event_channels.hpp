@@ -23,6 +23,7 @@ public:
     [[nodiscard]] virtual int fd() const noexcept = 0;
 
     virtual Result<EventPort> bind_interdomain(DomainId remote, EventPort remote_port) = 0;
+    /// A handle that makes ports for a domain to bind to makes them for this one only, and binds to no other.
     virtual Result<EventPort> alloc_unbound(DomainId remote) = 0;
     virtual void unbind(EventPort port) noexcept = 0;
 

@@ -121,8 +121,8 @@ TEST_P(PairProperty, NothingIsLostReorderedOrLeftAsleep) {
         // From here on everybody does what he would: run while awake, sleep, be woken.
         pair.port->defer = false;
         for (bool moved = true; moved;) {
-            if (pair.port->held() != 0) {
-                pair.port->finish(pair.port->held());
+            if (pair.port->held_count() != 0) {
+                pair.port->finish(pair.port->held_count());
                 pair.worker->activate(*pair.back);  // as a port's own completion event would
             }
             moved = pair.guest.step();

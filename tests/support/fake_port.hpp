@@ -64,22 +64,25 @@ public:
             sent.push_back(gather(*packet));
             start = packet->fragments[0].data;
             held_.push_back({packet, sent.back()});
+            kept_.push_back(packet);
         }
         if (!defer) {
             finish(held_.size());
         }
     }
     void flush(bool /*abandon*/) noexcept override { finish(held_.size()); }
+    [[nodiscard]] std::span<Packet* const> held() const noexcept override { return kept_; }
     /// Completes the oldest `count` of those held.
     void finish(std::size_t count) noexcept {
         for (; count != 0 && !held_.empty(); --count) {
             const auto [packet, as_submitted] = std::move(held_.front());
             held_.pop_front();
+            kept_.erase(kept_.begin());
             EXPECT_EQ(gather(*packet), as_submitted) << "a packet's memory changed before it was completed";
             complete(packet);
         }
     }
-    [[nodiscard]] std::size_t held() const noexcept { return held_.size(); }
+    [[nodiscard]] std::size_t held_count() const noexcept { return held_.size(); }
 
     std::size_t receive(std::span<Packet*> packets) noexcept override {
         std::size_t n = 0;
@@ -121,6 +124,7 @@ private:
     }
 
     std::deque<std::pair<Packet*, Frame>> held_;
+    std::vector<Packet*> kept_;  ///< the packets of held_
     PortCounters counters_;
     Loop* loop_ = nullptr;  ///< not null: it reads ahead
     UniqueFd news_;

@@ -50,7 +50,12 @@ public:
         return bound(port, "bind to an event channel", remote);
     }
 
+    /// A frontend's handle serves one backend: the kernel lets it bind to no other domain from now on. Kernels
+    /// before 4.8 cannot, and nothing depends on it.
     Result<EventPort> alloc_unbound(DomainId remote) override {
+        if (!std::exchange(restricted_, true)) {
+            (void)::xenevtchn_restrict(handle_, std::to_underlying(remote));
+        }
         return bound(::xenevtchn_bind_unbound_port(handle_, std::to_underlying(remote)), "make an event channel",
                      remote);
     }
@@ -108,6 +113,7 @@ private:
 
     xenevtchn_handle* handle_;
     int fd_;
+    bool restricted_ = false;
     std::vector<EventPort> bound_;
     std::vector<EventPort> unreported_;  ///< after an overflow
 };

@@ -260,6 +260,44 @@ TEST_P(TxQueueTest, MappedPagesAreAnsweredWhenThePortIsDone) {
     EXPECT_EQ(backend.port.sent, sender.expected);
 }
 
+/// The guest gets its pages back from a port that goes on not taking its packets; the packets still arrive, once.
+TEST_P(TxQueueTest, PagesAreNotHeldForLong) {
+    Backend backend(guest, GetParam());
+    backend.port.defer = true;
+    sender.put({1500});
+    sender.put({2000, 2000, 3}, 1);
+    sender.put({60});
+    (void)guest.tx.push_and_check_notify();
+    (void)backend.turn();
+    EXPECT_EQ(backend.queue->hold_ends_ns(), 0) << "the port only takes its time";
+    sender.put({4096});
+    (void)guest.tx.push_and_check_notify();
+    // It has no room for more when this turn ends.
+    backend.copies.clear();
+    ASSERT_TRUE(backend.queue->gather(backend.copies));
+    backend.copies.flush(*backend.grants);
+    (void)backend.queue->publish(backend.copies);
+    backend.port.room = false;
+    backend.queue->send(backend.copies);
+    const bool mapped = GetParam() == Way::map;
+    ASSERT_EQ(backend.queue->hold_ends_ns() != 0, mapped);
+    if (mapped) {
+        backend.queue->release_held();
+    }
+    (void)backend.turn();
+    EXPECT_EQ(sender.answers().size(), 6U);
+    EXPECT_TRUE(sender.pages.empty()) << "the guest has its pages back";
+    EXPECT_EQ(backend.queue->counters().lazy_copies, mapped ? 3U : 0U);
+    EXPECT_EQ(backend.queue->mapped_regions(), 0U);
+    EXPECT_EQ(backend.queue->in_flight(), 4U);
+    backend.port.room = true;
+    backend.port.finish(4);
+    backend.run();
+    EXPECT_TRUE(sender.answers().empty()) << "answered twice";
+    EXPECT_EQ(backend.queue->in_flight(), 0U);
+    EXPECT_EQ(backend.port.sent, sender.expected);
+}
+
 TEST_P(TxQueueTest, WhatIsBeyondTheRateWaits) {
     Backend backend(guest, GetParam());
     backend.credit.set({1, 1'000'000});  // after the first burst, a byte a second
@@ -535,9 +573,9 @@ TEST_P(TxQueueTest, SurvivesAGuestThatScribblesOverItsRing) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Strategies, TxQueueTest, testing::Values(Way::copy, Way::map, Way::left),
-                         [](const auto& p) { return p.param == Way::copy ? "copy" : p.param == Way::map ? "map" : "left";
-                         });
+INSTANTIATE_TEST_SUITE_P(Strategies, TxQueueTest, testing::Values(Way::copy, Way::map, Way::left), [](const auto& p) {
+    return p.param == Way::copy ? "copy" : p.param == Way::map ? "map" : "left";
+});
 
 }  // namespace
 }  // namespace uvif::netback
