@@ -33,9 +33,28 @@ Switching::Seat::Seat(std::shared_ptr<Group> group, MacNumber mac, const SwitchF
 }
 
 std::unique_ptr<Port> Switching::Seat::wrap(std::unique_ptr<Port> port, Waker& waker) {
-    auto wrapped = std::make_unique<SwitchPort>(std::move(port), SwitchPort::Seat{group_->table, member_, id_}, waker);
+    auto wrapped = std::make_unique<SwitchPort>(
+        std::move(port), SwitchPort::Seat{group_->table, member_, member_.ports.size(), id_}, waker);
     member_.ports.push_back(wrapped.get());
     return wrapped;
+}
+
+Worker* Switching::Seat::companion(std::size_t index, std::span<const std::unique_ptr<Worker>> workers) const {
+    Worker* best = nullptr;
+    std::ptrdiff_t most = 0;
+    std::size_t load = 1;
+    for (const auto& worker : workers) {
+        load += worker->load;
+        const std::ptrdiff_t here = std::ranges::count_if(group_->queues, [&](const auto* queues) {
+            return index < queues->size() && (*queues)[index].worker == worker.get();
+        });
+        if (here > most) {
+            most = here;
+            best = worker.get();
+        }
+    }
+    const std::size_t at_most = 1 + 3 * load / (2 * workers.size());
+    return best != nullptr && best->load < at_most ? best : nullptr;
 }
 
 bool Switching::Seat::join() {

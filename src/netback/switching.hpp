@@ -11,6 +11,7 @@
 
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,9 @@ public:
 
         /// Puts a queue's port behind the switch.
         [[nodiscard]] std::unique_ptr<Port> wrap(std::unique_ptr<Port> port, Waker& waker);
+        /// The worker that serves most of the others' queues of this number: packets that stay on a thread wake
+        /// nobody. nullptr: none does, or it has half as much again as its share of all queues.
+        [[nodiscard]] Worker* companion(std::size_t index, std::span<const std::unique_ptr<Worker>> workers) const;
         /// All queues are there. False: the switch is full, or has the vif's address; all goes by the bridge then.
         [[nodiscard]] bool join();
         /// Afterwards the queues can go.

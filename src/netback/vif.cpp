@@ -332,9 +332,7 @@ void Vif::take_seat(const RxFeatures& features) {
 }
 
 Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool resumed) {
-    const auto least = std::min_element(around_.workers.begin(), around_.workers.end(),
-                                        [](const auto& a, const auto& b) { return a->load < b->load; });
-    Worker& worker = **least;
+    Worker& worker = place(index);
     QueueConfig config;
     config.domain = id_.domain;
     config.keys = keys.queues[index];
@@ -366,6 +364,14 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
     ++worker.load;
     queues_.push_back({&worker, std::move(*queue)});
     return {};
+}
+
+/// Where a queue is to live: by its companions of the switch, else where there is the least to do.
+Worker& Vif::place(std::uint32_t index) const {
+    Worker* const companion = seat_ ? seat_->companion(index, around_.workers) : nullptr;
+    return companion != nullptr
+               ? *companion
+               : **std::ranges::min_element(around_.workers, {}, [](const auto& worker) { return worker->load; });
 }
 
 /// On the worker's thread, while the control thread waits for it.

@@ -80,6 +80,7 @@ private:
     Result<void> open_tunnel();
     Result<void> connect(bool resumed);
     Result<std::unique_ptr<Port>> open_port(std::uint32_t index, Loop& loop);
+    [[nodiscard]] Worker& place(std::uint32_t index) const;
     void take_seat(const RxFeatures& features);
     Result<void> connect_queue(const GuestKeys& keys, std::uint32_t index, bool resumed);
     void disconnect() noexcept;

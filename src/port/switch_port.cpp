@@ -91,7 +91,8 @@ SwitchPort* SwitchPort::find(const Packet& packet) noexcept {
         return nullptr;
     }
     const std::size_t queues = member->ports.size();
-    return member->ports[queues == 1 ? 0 : flow_hash(octets, headers) % queues];
+    const bool alike = queues == seat_.member.ports.size();
+    return member->ports[alike ? seat_.index : flow_hash(octets, headers) % queues];
 }
 
 void SwitchPort::submit(std::span<Packet* const> packets) noexcept {

@@ -18,7 +18,8 @@
 // goes into the inbox of one of that member's queues, whose worker copies it into its guest and sends the packet home.
 // The sender's guest gets its slots back only then: when a receiver does not keep up, the sender's ring fills.
 //
-// Which of a member's queues: by a hash of addresses and ports, so that a flow stays in order.
+// Which of a member's queues: the one with the sending queue's number, which is on the same worker where there is a
+// choice; by a hash of addresses and ports between vifs of unlike numbers of queues. Either way a flow stays in order.
 
 namespace uvif {
 
@@ -29,6 +30,7 @@ public:
     struct Seat {
         Switch& table;
         SwitchMember& member;
+        std::size_t index;                        ///< of the member's queues
         const std::atomic<Switch::MemberId>& id;  ///< no_member before it has joined, and when it has left
     };
 

@@ -339,10 +339,13 @@ TEST_P(SwitchTest, AGuestGoesInTheMiddleOfAll) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, SwitchTest,
-                         testing::Values(Variant{"Copy", {"--switch", "--workers", "2"}, "", {}},
-                                         Variant{"OneWorker", {"--switch", "--workers", "1"}, "", {}},
+                         // The queues of two, and the one queue of the other, are on both workers.
+                         testing::Values(Variant{"OneWorker", {"--switch", "--workers", "1"}, "", {}},
                                          Variant{"Map", {"--switch", "--strategy", "map"}, "", {}},
-                                         Variant{"TwoQueues", {"--switch"}, "", {"--queues", "2"}}),
+                                         Variant{"TwoQueuesTwoWorkers",
+                                                 {"--switch", "--workers", "2", "--max-queues", "2"},
+                                                 "",
+                                                 {"--queues", "2"}}),
                          [](const auto& test) { return test.param.name; });
 
 struct Tunnel {

@@ -265,6 +265,22 @@ TEST(Switching, WhoLeavesTakesHisPacketsAndGivesBackTheOthers) {
     }
 }
 
+TEST(Switching, QueuesThatSpeakShareAWorkerWhileItHasRoom) {
+    Two two({FetchStrategy::copy, true});
+    two.members[1]->leave();
+    const std::vector<PlacedQueue> none;
+    const auto newcomer = two.switching.seat("bridge", 7, {}, none);
+    two.workers[0]->load = 1;
+    EXPECT_EQ(newcomer->companion(0, two.workers), two.workers[0].get());
+    EXPECT_EQ(newcomer->companion(1, two.workers), nullptr) << "nobody has a second queue";
+    two.workers[0]->load = 9;
+    EXPECT_EQ(newcomer->companion(0, two.workers), nullptr) << "the other worker has nothing to do";
+    two.workers[1]->load = 9;
+    EXPECT_EQ(newcomer->companion(0, two.workers), two.workers[0].get());
+    const auto stranger = two.switching.seat("another bridge", 7, {}, none);
+    EXPECT_EQ(stranger->companion(0, two.workers), nullptr);
+}
+
 /// A guest that broke the protocol takes nothing any more, and holds nothing of others.
 TEST(Switching, ADisabledReceiverGivesBack) {
     Two two({FetchStrategy::copy, true});

@@ -121,7 +121,7 @@ struct Seat {
         member.mac = mac;
         member.features = features;
         auto sink = NullPort::create({});
-        port = std::make_unique<SwitchPort>(std::move(*sink), SwitchPort::Seat{table, member, id}, awake);
+        port = std::make_unique<SwitchPort>(std::move(*sink), SwitchPort::Seat{table, member, 0, id}, awake);
         member.ports.push_back(port.get());
         id = table.join(member);
     }
@@ -151,7 +151,8 @@ TEST_P(SwitchPortTest, PassesOnWhatTheReceiverTakes) {
     Switch table;
     Seat from(table, 1, {});
     Seat to(table, 2, c.features);
-    frames::Octets octets = frames::ethernet(frames::type_ipv4) + frames::ipv4(protocol_tcp, c.length - 34) + frames::tcp();
+    frames::Octets octets =
+        frames::ethernet(frames::type_ipv4) + frames::ipv4(protocol_tcp, c.length - 34) + frames::tcp();
     octets.resize(c.length);
     for (unsigned i = 0; i < 6; ++i) {
         octets[i] = static_cast<std::byte>(c.to >> (8 * (5 - i)));
@@ -189,7 +190,11 @@ INSTANTIATE_TEST_SUITE_P(
         Case{.name = "BlankChecksum", .offload = blank, .features = {.checksum_v4 = true}},
         Case{.name = "BlankChecksumNotTaken", .offload = blank, .features = {.checksum_v6 = true}, .passed = false},
         Case{.name = "Segments", .length = 20000, .offload = segments, .features = {.gso_v4 = true}},
-        Case{.name = "SegmentsNotTaken", .length = 20000, .offload = segments, .features = {.gso_v6 = true}, .passed = false},
+        Case{.name = "SegmentsNotTaken",
+             .length = 20000,
+             .offload = segments,
+             .features = {.gso_v6 = true},
+             .passed = false},
         Case{.name = "SegmentsThatAreNoTcpOfThatVersion",
              .length = 20000,
              .offload = {.checksum_blank = true, .data_validated = true, .gso_type = GsoType::tcpv6, .gso_size = 1448},
@@ -197,7 +202,8 @@ INSTANTIATE_TEST_SUITE_P(
              .passed = false},
         Case{.name = "LongerThanItsMtu", .length = 1515, .passed = false},
         Case{.name = "LongFrame", .length = 9000, .features = {.frame_max = 9018, .scatter_gather = true}},
-        Case{.name = "LongFrameWithoutScatterGather", .length = 9000, .features = {.frame_max = 9018}, .passed = false}),
+        Case{
+            .name = "LongFrameWithoutScatterGather", .length = 9000, .features = {.frame_max = 9018}, .passed = false}),
     [](const auto& test) { return test.param.name; });
 
 }  // namespace
