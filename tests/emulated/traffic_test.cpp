@@ -342,10 +342,7 @@ INSTANTIATE_TEST_SUITE_P(Variants, SwitchTest,
                          // The queues of two, and the one queue of the other, are on both workers.
                          testing::Values(Variant{"OneWorker", {"--switch", "--workers", "1"}, "", {}},
                                          Variant{"Map", {"--switch", "--strategy", "map"}, "", {}},
-                                         Variant{"TwoQueuesTwoWorkers",
-                                                 {"--switch", "--workers", "2", "--max-queues", "2"},
-                                                 "",
-                                                 {"--queues", "2"}}),
+                                         Variant{"TwoQueuesTwoWorkers", {"--switch"}, "", {"--queues", "2"}}),
                          [](const auto& test) { return test.param.name; });
 
 struct Tunnel {
