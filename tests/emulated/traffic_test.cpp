@@ -342,7 +342,7 @@ INSTANTIATE_TEST_SUITE_P(Variants, SwitchTest,
                          // The queues of two, and the one queue of the other, are on both workers.
                          testing::Values(Variant{"OneWorker", {"--switch", "--workers", "1"}, "", {}},
                                          Variant{"Map", {"--switch", "--strategy", "map"}, "", {}},
-                                         Variant{"TwoQueuesTwoWorkers", {"--switch"}, "", {"--queues", "2"}}),
+                                         Variant{"TwoQueues", {"--switch", "--workers", "2"}, "", {"--queues", "2"}}),
                          [](const auto& test) { return test.param.name; });
 
 struct Tunnel {
