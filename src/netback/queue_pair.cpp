@@ -155,26 +155,28 @@ bool QueuePair::turn() noexcept {
     }
     if (rogue() != Rogue::none) {
         disabled_ = true;
+        rx_->give_back([](const Packet&) { return true; });
         on_rogue_(rogue());
         return false;
     }
     return tx_worked || rx.worked || released || tx_event_late_;
 }
 
-/// Guests' pages that have been held for too long. True: there are answers to publish.
+/// Guests' pages that have been held for too long. True: the next turn has something to do.
 bool QueuePair::release_held() noexcept {
     if (tx_->hold_ends_ns() == 0 && rx_->hold_ends_ns() == 0) {
         return false;
     }
     const std::int64_t now = monotonic_ns();
-    if (rx_->hold_ends_ns() != 0 && rx_->hold_ends_ns() <= now) {
+    const bool rx_due = rx_->hold_ends_ns() != 0 && rx_->hold_ends_ns() <= now;
+    if (rx_due) {
         rx_->release_held(worker_.grants(), copies_);
     }
     const bool tx_due = tx_->hold_ends_ns() != 0 && tx_->hold_ends_ns() <= now;
     if (tx_due) {
         tx_->release_held();
     }
-    return tx_due;
+    return rx_due || tx_due;
 }
 
 /// While the guest sends, what comes for it (mostly acknowledgements of that) is fetched every few turns: together.
@@ -220,6 +222,11 @@ bool QueuePair::arm() noexcept {
     }
     const bool rx_armed = rx_->arm();
     return tx_armed && rx_armed;
+}
+
+void QueuePair::give_back(const std::function<bool(const Packet&)>& concerns) noexcept {
+    rx_->give_back(concerns);
+    worker_.activate(*this);  // there is room for what waits behind them
 }
 
 void QueuePair::on_ready(std::uint32_t events) noexcept {

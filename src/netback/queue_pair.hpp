@@ -60,7 +60,7 @@ public:
     [[nodiscard]] Port& port() noexcept { return *port_; }
     [[nodiscard]] const CompletionQueue& home() noexcept { return tx_->home(); }
     /// Gives packets of other queues back, those that `concerns`.
-    void give_back(const std::function<bool(const Packet&)>& concerns) noexcept { rx_->give_back(concerns); }
+    void give_back(const std::function<bool(const Packet&)>& concerns) noexcept;
 
     [[nodiscard]] TxCounters tx_counters() const noexcept { return tx_->counters(); }
     [[nodiscard]] RxCounters rx_counters() const noexcept { return rx_->counters(); }

@@ -116,8 +116,9 @@ RxQueue::Gathered RxQueue::gather(bool may_receive, CopyBatch& copies) noexcept 
         result.port_empty = receive();
     }
     last_segment_ = copies.size();
-    result.worked |= waiting_begin_ != waiting_end_ && deliver(copies);
-    watch_hold();
+    const bool moved = waiting_begin_ != waiting_end_ && deliver(copies);
+    result.worked |= moved;
+    watch_hold(moved);
     return result;
 }
 
@@ -146,18 +147,23 @@ void RxQueue::compact() noexcept {
 /// True when there were any.
 bool RxQueue::take_passed() noexcept {
     compact();
-    const std::size_t count = port_.take_passed(std::span(waiting_).subspan(waiting_end_));
+    if (!port_.has_passed()) {
+        return false;
+    }
+    if (stalled_) {
+        std::array<Packet*, packets_per_turn> packets;
+        discard_passed(std::span(packets).first(port_.take_passed(packets)));
+        return true;
+    }
+    const std::size_t room = std::min(waiting_.size() - waiting_end_, passed_waiting_max - passed_waiting());
+    const std::size_t count = port_.take_passed(std::span(waiting_).subspan(waiting_end_, room));
     waiting_end_ += count;
-    if (!stalled_) {
-        return count != 0;
-    }
-    waiting_end_ -= count;
-    discard_passed(std::span(waiting_).subspan(waiting_end_, count));
-    std::array<Packet*, 16> more;
-    for (std::size_t n = port_.take_passed(more); n != 0; n = port_.take_passed(more)) {
-        discard_passed(std::span(more).first(n));
-    }
-    return true;
+    return count != 0;
+}
+
+std::size_t RxQueue::passed_waiting() const noexcept {
+    const auto waiting = std::span(waiting_).subspan(waiting_begin_, waiting_end_ - waiting_begin_);
+    return static_cast<std::size_t>(std::ranges::count_if(waiting, [](const Packet* p) { return is_passed(*p); }));
 }
 
 void RxQueue::discard_passed(std::span<Packet* const> packets) noexcept {
@@ -219,11 +225,10 @@ bool RxQueue::deliver(CopyBatch& copies) noexcept {
     return waiting_begin_ != before;
 }
 
-/// The clock is looked at only while packets of others wait.
-void RxQueue::watch_hold() noexcept {
-    const auto waiting = std::span(waiting_).subspan(waiting_begin_, waiting_end_ - waiting_begin_);
-    stalled_ = stalled_ && !waiting.empty();
-    if (std::ranges::none_of(waiting, [](const Packet* p) { return is_passed(*p); })) {
+/// The clock is looked at when packets of others wait and nothing moves.
+void RxQueue::watch_hold(bool moved) noexcept {
+    stalled_ = stalled_ && waiting_begin_ != waiting_end_;
+    if (moved || (passed_waiting() == 0 && !port_.has_passed())) {
         hold_ends_ns_ = 0;
     } else if (hold_ends_ns_ == 0) {
         hold_ends_ns_ = monotonic_ns() + limits::hold_ns;
@@ -290,7 +295,6 @@ void RxQueue::give_back(const std::function<bool(const Packet&)>& concerns) noex
     }
     waiting_end_ = kept;
     port_.give_back(concerns);
-    watch_hold();
 }
 
 /// The port was told what the guest takes, but it may hold packets from before.

@@ -67,9 +67,10 @@ public:
     /// Gives the guest what `copies` have brought to its pages. True: it wants to hear of it, by one event.
     [[nodiscard]] bool publish(const CopyBatch& copies) noexcept;
 
-    /// Not 0: packets in the line hold another guest's pages; at this moment release_held() is due.
+    /// Not 0: packets that wait hold another guest's pages; at this moment release_held() is due.
     [[nodiscard]] std::int64_t hold_ends_ns() const noexcept { return hold_ends_ns_; }
-    /// Copies them into buffers of ours. Between turns; `copies` is free for this.
+    /// Copies those in the line into buffers of ours; the next turns discard the others. Between turns; `copies` is
+    /// free for this.
     void release_held(xen::GrantTable& grants, CopyBatch& copies) noexcept;
     /// Gives back the packets that `concerns`, as the queue that they belong to goes away, or this one does.
     void give_back(const std::function<bool(const Packet&)>& concerns) noexcept;
@@ -97,6 +98,8 @@ private:
     /// So that the guest works on the first packets while the next are copied. A whole ring of 64 KiB packets copied
     /// before it hears of the first would have it fall asleep meanwhile.
     static constexpr std::uint64_t bytes_per_turn = 128 * 1024;
+    /// So that neighbours that send without end leave the bridge its part.
+    static constexpr std::size_t passed_waiting_max = packets_per_turn / 2;
 
     RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeatures features, BufferPool buffers);
 
@@ -110,7 +113,8 @@ private:
     bool take_passed() noexcept;
     void discard_passed(std::span<Packet* const> packets) noexcept;
     bool receive() noexcept;
-    void watch_hold() noexcept;
+    [[nodiscard]] std::size_t passed_waiting() const noexcept;
+    void watch_hold(bool moved) noexcept;
     bool copy_apart(Packet& passed, Packet& own, xen::GrantTable& grants, CopyBatch& copies) noexcept;
     bool deliver(CopyBatch& copies) noexcept;
     [[nodiscard]] bool takes_segments(GsoType type) const noexcept;

@@ -370,6 +370,11 @@ void TxQueue::send(CopyBatch& copies) noexcept {
     std::array<Packet*, packets_per_turn> packets;
     std::copy_n(batch_.begin(), batch_count_, packets.begin());
     port_.classify(std::span<Packet* const>(packets.data(), batch_count_));
+    for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
+        if (packet->region != Regions::none) {
+            packet->route = nullptr;  // a page mapped from one guest cannot be copied from to another (gntdev)
+        }
+    }
     fetch_rest(copies);
     std::copy_n(batch_.begin(), batch_count_, packets.begin());
     port_.submit(std::span<Packet* const>(packets.data(), batch_count_));
@@ -391,9 +396,14 @@ void TxQueue::release_held() noexcept {
     hold_ends_ns_ = 0;
     for (Packet* packet : port_.held()) {
         auto& mapped = static_cast<TxPacket&>(*packet);
-        if (mapped.region != Regions::none && !free_packets_.empty()) {
-            copy_apart(mapped);
+        if (mapped.region == Regions::none) {
+            continue;
         }
+        if (free_packets_.empty()) {
+            hold_ends_ns_ = monotonic_ns() + limits::hold_ns;
+            return;
+        }
+        copy_apart(mapped);
     }
 }
 

@@ -75,6 +75,8 @@ public:
     /// is to be given back by complete_from_elsewhere.
     virtual std::size_t take_passed(std::span<Packet*> /*packets*/) noexcept { return 0; }
 
+    /// There are more.
+    [[nodiscard]] virtual bool has_passed() const noexcept { return false; }
     /// Gives those back that are still there and that `concerns`. Between turns.
     virtual void give_back(const std::function<bool(const Packet&)>& /*concerns*/) noexcept {}
 

@@ -77,6 +77,24 @@ void Switch::learn(MacNumber mac, MemberId id) noexcept {
     }
 }
 
+void Switch::seen_outside(MacNumber mac) noexcept {
+    if (learned_.load(std::memory_order_relaxed) == 0) {
+        return;
+    }
+    for (std::size_t probe = 0; probe < probes; ++probe) {
+        Entry& entry = place(mac, probe);
+        const std::uint64_t word = entry.word.load(std::memory_order_relaxed);
+        if (word == 0 || mac_of(word) != mac || !is_learned(word)) {
+            continue;
+        }
+        const std::unique_lock lock(writing_, std::try_to_lock);
+        if (lock && entry.word.load(std::memory_order_relaxed) == word) {
+            forget(entry, word);
+        }
+        return;
+    }
+}
+
 /// With the lock. False: no place for it, or it is another's own.
 bool Switch::enter(MacNumber mac, MemberId id, bool learned) noexcept {
     SwitchMember* const member = members_[id].load(std::memory_order_relaxed);
@@ -108,6 +126,7 @@ bool Switch::enter(MacNumber mac, MemberId id, bool learned) noexcept {
     }
     if (learned) {
         member->learned.fetch_add(1, std::memory_order_relaxed);
+        learned_.fetch_add(1, std::memory_order_relaxed);
     }
     free->age.store(0, std::memory_order_relaxed);
     free->word.store(word_of(mac, id, learned), std::memory_order_release);
@@ -117,7 +136,8 @@ bool Switch::enter(MacNumber mac, MemberId id, bool learned) noexcept {
 /// With the lock.
 void Switch::forget(Entry& entry, std::uint64_t word) noexcept {
     SwitchMember* const member = members_[member_of(word)].load(std::memory_order_relaxed);
-    if (is_learned(word) && member != nullptr) {
+    if (is_learned(word)) {
+        learned_.fetch_sub(1, std::memory_order_relaxed);
         member->learned.fetch_sub(1, std::memory_order_relaxed);
     }
     entry.word.store(0, std::memory_order_release);

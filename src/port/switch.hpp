@@ -9,7 +9,8 @@
 //
 // The table is a fixed array of words that hold an address and a member each, looked up by every worker without a
 // lock. A member's own address is there from the start and cannot be taken by another; further ones (a guest that
-// bridges) are learned from what it sends, up to a limit, and forgotten when they have not sent for a while.
+// bridges) are learned from what it sends, up to a limit, and forgotten when they have not sent for a while or are seen
+// behind the bridge: as there, who sends last has the address.
 //
 // Members come and go on the control thread. A worker may go on using what it found until its turn ends, so a member
 // that left is destroyed only after every worker has been seen between two turns.
@@ -76,6 +77,8 @@ public:
     [[nodiscard]] SwitchMember* find(MacNumber mac) noexcept;
     /// `id` sent from this address.
     void learn(MacNumber mac, MemberId id) noexcept;
+    /// A frame came from this address by the bridge.
+    void seen_outside(MacNumber mac) noexcept;
 
 private:
     /// `word` is 0 for a free entry, else the address, the member's number plus 1, and whether it was learned.
@@ -91,7 +94,8 @@ private:
 
     std::unique_ptr<std::array<Entry, limits::switch_addresses>> table_;
     std::array<std::atomic<SwitchMember*>, limits::switch_members> members_{};
-    std::mutex writing_;  ///< of the table: a worker that finds it taken learns another time
+    std::atomic<std::uint32_t> learned_ = 0;  ///< entries, of all members
+    std::mutex writing_;                      ///< of the table: a worker that finds it taken learns another time
 };
 
 }  // namespace uvif

@@ -112,6 +112,16 @@ void SwitchPort::submit(std::span<Packet* const> packets) noexcept {
     }
 }
 
+/// Who sends from behind the bridge is not behind a member, or no longer.
+std::size_t SwitchPort::receive(std::span<Packet*> packets) noexcept {
+    const std::size_t count = bridge_->receive(packets);
+    for (const Packet* packet : packets.first(count)) {
+        const std::span<const std::byte> octets(packet->fragments[0].data, packet->fragments[0].length);
+        seat_.table.seen_outside(mac_number(octets.subspan<mac_size, mac_size>()));
+    }
+    return count;
+}
+
 std::size_t SwitchPort::take_passed(std::span<Packet*> packets) noexcept {
     std::size_t count = 0;
     while (count < packets.size()) {

@@ -52,8 +52,9 @@ public:
     void submit(std::span<Packet* const> packets) noexcept override;
     void flush(bool abandon) noexcept override { bridge_->flush(abandon); }
     [[nodiscard]] std::span<Packet* const> held() const noexcept override { return bridge_->held(); }
-    std::size_t receive(std::span<Packet*> packets) noexcept override { return bridge_->receive(packets); }
+    std::size_t receive(std::span<Packet*> packets) noexcept override;
     std::size_t take_passed(std::span<Packet*> packets) noexcept override;
+    [[nodiscard]] bool has_passed() const noexcept override { return arrived_ != nullptr || !inbox_.empty(); }
     void give_back(const std::function<bool(const Packet&)>& concerns) noexcept override;
     [[nodiscard]] std::size_t reads_ahead() const noexcept override { return bridge_->reads_ahead(); }
     void lend(std::span<Packet* const> packets, ReadyHandler& handler) noexcept override {

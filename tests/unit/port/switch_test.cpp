@@ -95,6 +95,16 @@ TEST_F(SwitchTableTest, ForgetsWhoIsSilentButNoMember) {
     EXPECT_EQ(one.learned, 1U);
 }
 
+TEST_F(SwitchTableTest, WhoSendsFromBehindTheBridgeHasHisAddressBack) {
+    const Switch::MemberId thief = join(one, 1);
+    table.learn(77, thief);
+    table.seen_outside(77);
+    table.seen_outside(1);
+    EXPECT_EQ(table.find(77), nullptr);
+    EXPECT_EQ(table.find(1), &one) << "a member's own stays";
+    EXPECT_EQ(one.learned, 0U);
+}
+
 TEST_F(SwitchTableTest, IsFullOneDay) {
     std::vector<std::unique_ptr<SwitchMember>> members;
     Switch::MemberId id = 0;
