@@ -95,8 +95,8 @@ void declare_ends(CLI::App& app, Options& options) {
                      ->excludes(hypervisor)
                      ->excludes(device)
                      ->excludes(control);
-    app.add_option("--strategy", options.strategy, "with --self: how the backend fetches pages, copy or map")
-        ->check(CLI::IsMember({"copy", "map"}))
+    app.add_option("--strategy", options.strategy, "with --self: how the backend fetches pages")
+        ->check(CLI::IsMember({"copy", "map", "map-each"}))
         ->capture_default_str()
         ->needs(self);
     app.add_option("--loop", options.loop, "with --self: the backend's event loop, auto, io_uring or epoll")

@@ -22,7 +22,8 @@ public:
     using Handle = std::uint16_t;
     static constexpr Handle none = 0xffff;
 
-    explicit Regions(xen::GrantTable& grants) noexcept : grants_(grants) {
+    /// With `each` a region is unmapped as soon as nobody uses it, by a call of its own.
+    explicit Regions(xen::GrantTable& grants, bool each = false) noexcept : grants_(grants), each_(each) {
         for (std::size_t i = 0; i < regions_max; ++i) {
             free_[i] = static_cast<Handle>(i);
         }
@@ -90,7 +91,7 @@ private:
         region.live = false;
         released_[released_count_++] = region.id;
         free_[free_count_++] = handle;
-        if (released_count_ == released_.size()) {
+        if (each_ || released_count_ == released_.size()) {
             unmap_released();
         }
     }
@@ -105,6 +106,7 @@ private:
     }
 
     xen::GrantTable& grants_;
+    const bool each_;
     std::array<Region, regions_max> regions_{};
     std::array<Handle, regions_max> free_{};
     std::size_t free_count_ = regions_max;

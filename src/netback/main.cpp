@@ -33,7 +33,8 @@ struct Options {
 };
 
 void declare(CLI::App& app, Options& options) {
-    const std::map<std::string, FetchStrategy> strategies{{"copy", FetchStrategy::copy}, {"map", FetchStrategy::map}};
+    const std::map<std::string, FetchStrategy> strategies{
+        {"copy", FetchStrategy::copy}, {"map", FetchStrategy::map}, {"map-each", FetchStrategy::map_each}};
     const std::map<std::string, LogLevel> levels{{"error", LogLevel::error},
                                                  {"warning", LogLevel::warning},
                                                  {"info", LogLevel::info},

@@ -32,7 +32,7 @@ TxQueue::TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& g
       grants_(grants),
       packets_(packets_in_flight_max),
       buffers_(std::move(buffers)),
-      regions_(grants) {
+      regions_(grants, strategy == FetchStrategy::map_each) {
     free_packets_.reserve(packets_.size());
     for (TxPacket& packet : packets_) {
         packet.home = &home_;
@@ -150,7 +150,7 @@ void TxQueue::fetch(CopyBatch& copies) noexcept {
         for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
             leave(*packet);
         }
-    } else if (strategy_ == FetchStrategy::map) {
+    } else if (strategy_ != FetchStrategy::copy) {
         map_payloads();
     }
     for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
@@ -167,7 +167,8 @@ void TxQueue::map_payloads() noexcept {
         if (packet->length <= header_size) {
             continue;
         }
-        if (pages + packet->frame.data_slots > Regions::pages_max) {
+        const bool alone = strategy_ == FetchStrategy::map_each && count != 0;
+        if (alone || pages + packet->frame.data_slots > Regions::pages_max) {
             map_region(std::span(group.data(), count));
             count = pages = 0;
         }

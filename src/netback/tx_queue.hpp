@@ -36,6 +36,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "grant/copy_batch.hpp"
@@ -52,7 +53,12 @@
 namespace uvif::netback {
 
 /// How guest pages reach the port.
-enum class FetchStrategy : std::uint8_t { copy, map };
+enum class FetchStrategy : std::uint8_t {
+    copy,
+    map,       ///< in regions that are shared by packets, and unmapped together
+    map_each,  ///< as a backend that does not batch: a map and an unmap call for each packet. For comparison
+};
+inline constexpr std::array<std::string_view, 3> fetch_strategy_names{"copy", "map", "map-each"};
 
 class TxQueue {
 public:

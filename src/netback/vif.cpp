@@ -477,7 +477,7 @@ nlohmann::json Vif::describe() const {
     json["state"] = to_string(state_);
     json["frontend_state"] = to_string(frontend_state_);
     json["queues"] = queues_.size();
-    json["strategy"] = around_.settings.strategy == FetchStrategy::map ? "map" : "copy";
+    json["strategy"] = fetch_strategy_names[static_cast<std::size_t>(around_.settings.strategy)];
     json["rate"] = rate_;
     json["error"] = last_error_;
     return json;

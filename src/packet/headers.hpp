@@ -9,6 +9,8 @@ namespace uvif {
 
 inline constexpr std::uint8_t protocol_tcp = 6;
 inline constexpr std::uint8_t protocol_udp = 17;
+/// A TCP header without options.
+inline constexpr std::uint16_t tcp_header_min = 20;
 
 /// How far into a packet its headers are whole and make sense.
 enum class HeaderDepth : std::uint8_t {

@@ -9,7 +9,6 @@ namespace uvif {
 
 namespace {
 
-constexpr std::uint16_t tcp_header_min = 20;
 constexpr std::size_t ipv6_header_length = 40;
 
 // Octet 13 of a TCP header.

@@ -23,8 +23,6 @@ namespace uvif {
 
 namespace {
 
-constexpr std::uint16_t tcp_header_min = 20;
-
 /// The packet is a TCP packet of the IP version that its GSO type says, with room for its whole header.
 bool can_segment(GsoType type, std::uint16_t size, const Headers& headers, std::uint32_t packet_length) noexcept {
     const unsigned version = type == GsoType::tcpv4 ? 4 : type == GsoType::tcpv6 ? 6 : 0;

@@ -23,10 +23,10 @@ namespace uvif {
 
 namespace {
 
-constexpr unsigned ethernet_length = 14;
-constexpr unsigned udp_length = 8;
-constexpr unsigned ipv4_length = 20;
-constexpr unsigned ipv6_length = 40;
+constexpr unsigned inner_ethernet_length = 14;
+constexpr unsigned outer_udp_length = 8;
+constexpr unsigned outer_ipv4_length = 20;
+constexpr unsigned outer_ipv6_length = 40;
 
 bool set(int fd, int level, int option, int value) noexcept {
     return ::setsockopt(fd, level, option, &value, sizeof value) == 0;
@@ -169,8 +169,8 @@ std::optional<unsigned> VxlanEndpoint::guest_mtu() const {
     for (const VxlanConfig::Static& entry : config_.fdb) {
         consider(SocketAddress(entry.at, config_.port));
     }
-    const unsigned overhead = (config_.local.is_ipv4() ? ipv4_length : ipv6_length) + udp_length +
-                              static_cast<unsigned>(vxlan_header::length) + ethernet_length;
+    const unsigned overhead = (config_.local.is_ipv4() ? outer_ipv4_length : outer_ipv6_length) + outer_udp_length +
+                              static_cast<unsigned>(vxlan_header::length) + inner_ethernet_length;
     return least ? std::optional(*least - std::min(*least, overhead)) : std::nullopt;
 }
 
