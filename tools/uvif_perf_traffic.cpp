@@ -142,7 +142,7 @@ private:
     std::size_t gather(std::size_t wanted) noexcept {
         const std::size_t buffers = wanted * fragments_;
         if (stashed_ < buffers) {
-            stashed_ += queue_.allocate(std::span(stash_).subspan(stashed_, buffers - stashed_), fragments_ > 1);
+            stashed_ += queue_.allocate(std::span(stash_).subspan(stashed_, buffers - stashed_), size_ > coloured_room);
         }
         return stashed_ / fragments_;
     }
