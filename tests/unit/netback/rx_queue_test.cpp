@@ -47,7 +47,7 @@ struct Backend {
         for (bool worked = true; worked;) {
             copies.clear();
             worked = queue->gather(true, copies).worked;
-                copies.flush(*grants);
+            copies.flush(*grants);
             (void)queue->publish(copies);
         }
     }
