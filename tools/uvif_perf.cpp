@@ -51,8 +51,10 @@ const CLI::Validator is_number(
 
 void declare_test(CLI::App& app, Options& options) {
     auto* modes = app.add_option_group("Direction", "exactly one; named from the guest");
-    modes->add_flag("--tx", [&options](auto) { options.mode = Mode::tx; }, "guest to backend");
-    modes->add_flag("--rx", [&options](auto) { options.mode = Mode::rx; }, "backend to guest");
+    modes->add_flag(
+        "--tx", [&options](auto) { options.mode = Mode::tx; }, "guest to backend");
+    modes->add_flag(
+        "--rx", [&options](auto) { options.mode = Mode::rx; }, "backend to guest");
     auto* echo = modes->add_flag(
         "--echo", [&options](auto) { options.mode = Mode::echo; },
         "there and back, with a window of packets under way");
@@ -96,7 +98,11 @@ void declare_ends(CLI::App& app, Options& options) {
                      ->excludes(device)
                      ->excludes(control);
     app.add_option("--strategy", options.strategy, "with --self: how the backend fetches pages")
-        ->check(CLI::IsMember({"copy", "map", "map-each"}))
+        ->check(CLI::IsMember({"copy", "map"}))
+        ->capture_default_str()
+        ->needs(self);
+    app.add_option("--unmap", options.unmap, "with --self: when mapped pages go back, batch or each")
+        ->check(CLI::IsMember({"batch", "each"}))
         ->capture_default_str()
         ->needs(self);
     app.add_option("--loop", options.loop, "with --self: the backend's event loop, auto, io_uring or epoll")
@@ -206,6 +212,7 @@ Result<void> Run::prepare() {
     auto backend = Backend::find(options_.hypervisor, device_->id(), options_.control);
     if (backend) {
         setup_.strategy = backend->strategy();
+        setup_.unmap = backend->unmap();
         backend_.emplace(std::move(*backend));
     } else if (!options_.control.empty()) {
         return propagate(backend);

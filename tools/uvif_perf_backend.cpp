@@ -87,6 +87,7 @@ Result<Backend> Backend::find(const std::string& hypervisor, unsigned device, st
             if (vif.at("domain") == *self && vif.at("handle") == device) {
                 backend.vif_ = vif.at("name").get<std::string>();
                 backend.strategy_ = vif.at("strategy").get<std::string>();
+                backend.unmap_ = vif.at("unmap").get<std::string>();
             }
         }
     } catch (const nlohmann::json::exception& error) {

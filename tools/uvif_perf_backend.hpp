@@ -34,6 +34,7 @@ public:
     /// CPU time that the daemon has used, in nanoseconds; -1 when it cannot be told.
     [[nodiscard]] std::int64_t cpu_ns() const noexcept;
     [[nodiscard]] const std::string& strategy() const noexcept { return strategy_; }
+    [[nodiscard]] const std::string& unmap() const noexcept { return unmap_; }
 
 private:
     explicit Backend(tools::ControlClient client) : client_(std::move(client)) {}
@@ -41,6 +42,7 @@ private:
     tools::ControlClient client_;
     std::string vif_;
     std::string strategy_;
+    std::string unmap_;
 };
 
 }  // namespace uvif::perf

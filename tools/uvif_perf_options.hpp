@@ -28,6 +28,7 @@ struct Options {
     // or one of our own making.
     bool self = false;
     std::string strategy = "copy";
+    std::string unmap = "batch";
     std::string loop = "auto";
     bool charged = false;
 };

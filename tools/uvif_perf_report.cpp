@@ -157,11 +157,12 @@ json Report::start_json() const {
                {"device", setup_.device},
                {"pinning", {{"guest", setup_.guest_cores}, {"backend", setup_.backend_cores}}},
                {"notes", setup_.notes}};
-    start["test_start"] = {
-        {"mode", name_of(options_.mode)}, {"size", options_.size},           {"queues", setup_.queues},
-        {"duration", options_.time_s},    {"interval", options_.interval_s}, {"omit", options_.omit_s},
-        {"latency", options_.latency},    {"strategy", setup_.strategy},     {"split_event_channels", options_.split},
-        {"spin_us", options_.spin_us}};
+    start["test_start"] = {{"mode", name_of(options_.mode)},  {"size", options_.size},
+                           {"queues", setup_.queues},         {"duration", options_.time_s},
+                           {"interval", options_.interval_s}, {"omit", options_.omit_s},
+                           {"latency", options_.latency},     {"strategy", setup_.strategy},
+                           {"unmap", setup_.unmap},           {"split_event_channels", options_.split},
+                           {"spin_us", options_.spin_us}};
     return start;
 }
 

@@ -53,6 +53,7 @@ struct Figures {
 struct Setup {
     std::string hypervisor;
     std::string strategy;  ///< empty: not known
+    std::string unmap;     ///< likewise
     unsigned queues = 0;   ///< that the backend agreed to
     unsigned device = 0;
     std::vector<int> guest_cores, backend_cores;  ///< empty: not pinned

@@ -61,7 +61,7 @@ Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_por
     if (auto bound = bind(config); !bound) {
         return bound;
     }
-    auto tx = TxQueue::create(*tx_ring, config.domain, grants, *port_, config.strategy, *config.credit);
+    auto tx = TxQueue::create(*tx_ring, config.domain, grants, *port_, config.fetch, *config.credit);
     if (!tx) {
         return propagate(tx);
     }

@@ -25,7 +25,7 @@ struct QueueConfig {
     xen::DomainId domain{};
     QueueKeys keys;
     RxFeatures rx;
-    FetchStrategy strategy = FetchStrategy::copy;
+    FetchPolicy fetch;
     TxCredit* credit = nullptr;  ///< of the vif, whose queues share it
     bool resumed = false;        ///< another daemon served these rings before: events may have been lost in between
     std::function<void()> on_port_failed = [] {};  ///< called on the worker's thread, once, when Port::failed()

@@ -13,7 +13,7 @@ namespace uvif::netback {
 /// What the operator chose, the same for every vif.
 struct Settings {
     PortSpec port;
-    FetchStrategy strategy = FetchStrategy::copy;
+    FetchPolicy fetch;
     LoopKind loop = LoopKind::automatic;
     unsigned workers = 1;
     unsigned max_queues = 1;  ///< multi-queue-max-queues

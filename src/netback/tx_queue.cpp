@@ -14,25 +14,25 @@ using ring::TxRequest;
 using ring::TxStatus;
 
 Result<std::unique_ptr<TxQueue>> TxQueue::create(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
-                                                 Port& port, FetchStrategy strategy, TxCredit& credit) {
+                                                 Port& port, const FetchPolicy& fetch, TxCredit& credit) {
     auto buffers = BufferPool::create(packets_in_flight_max, xen::page_size - 1 + limits::packet_length + 1);
     if (!buffers) {
         return propagate(buffers);
     }
-    return std::unique_ptr<TxQueue>(new TxQueue(ring, domain, grants, port, strategy, credit, std::move(*buffers)));
+    return std::unique_ptr<TxQueue>(new TxQueue(ring, domain, grants, port, fetch, credit, std::move(*buffers)));
 }
 
 TxQueue::TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port,
-                 FetchStrategy strategy, TxCredit& credit, BufferPool buffers)
+                 const FetchPolicy& fetch, TxCredit& credit, BufferPool buffers)
     : ring_(ring),
       domain_(domain),
       port_(port),
-      strategy_(strategy),
+      fetch_(fetch),
       credit_(credit),
       grants_(grants),
       packets_(packets_in_flight_max),
       buffers_(std::move(buffers)),
-      regions_(grants, strategy == FetchStrategy::map_each) {
+      regions_(grants, fetch.unmap == UnmapStrategy::each) {
     free_packets_.reserve(packets_.size());
     for (TxPacket& packet : packets_) {
         packet.home = &home_;
@@ -142,162 +142,6 @@ void TxQueue::begin_packet(const TxFrame& frame) noexcept {
     packet.failed_slots = 0;
     packet.buffer = buffers_.take();  // as many buffers as packets: never empty-handed
     batch_[batch_count_++] = &packet;
-}
-
-/// Leaves or maps what is to be, and copies all else: headers, and whole packets.
-void TxQueue::fetch(CopyBatch& copies) noexcept {
-    if (port_.prefers_granted()) {
-        for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
-            leave(*packet);
-        }
-    } else if (strategy_ != FetchStrategy::copy) {
-        map_payloads();
-    }
-    for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
-        plan_copy(*packet, copies);
-    }
-}
-
-/// Packets of more than a header are mapped, in calls of up to 64 pages.
-void TxQueue::map_payloads() noexcept {
-    std::array<TxPacket*, packets_per_turn> group;
-    std::size_t count = 0;
-    std::size_t pages = 0;
-    for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
-        if (packet->length <= header_size) {
-            continue;
-        }
-        const bool alone = strategy_ == FetchStrategy::map_each && count != 0;
-        if (alone || pages + packet->frame.data_slots > Regions::pages_max) {
-            map_region(std::span(group.data(), count));
-            count = pages = 0;
-        }
-        group[count++] = packet;
-        pages += packet->frame.data_slots;
-    }
-    if (count != 0) {
-        map_region(std::span(group.data(), count));
-    }
-}
-
-/// When the call fails the packets simply stay unmapped, and the copy that follows finds the bad slot.
-void TxQueue::map_region(std::span<TxPacket* const> packets) noexcept {
-    std::array<xen::GrantRef, Regions::pages_max> refs;
-    std::array<std::byte*, Regions::pages_max> pages;
-    std::size_t count = 0;
-    for (const TxPacket* packet : packets) {
-        for (std::uint32_t n = 0; n < packet->frame.data_slots; ++n) {
-            const TxRequest request = data_slot(*packet, n);
-            if (data_size(*packet, n, request) != 0) {
-                refs[count++] = xen::GrantRef{request.gref};
-            }
-        }
-    }
-    const Regions::Handle region = regions_.map(domain_, std::span(refs.data(), count), pages);
-    if (region == Regions::none) {
-        return;
-    }
-    std::size_t page = 0;
-    for (TxPacket* packet : packets) {
-        packet->region = region;
-        regions_.use(region);
-        packet->fragment_count = 1;  // the header, which plan_copy fills in
-        remember_ids(*packet);
-        // Every slot that is not empty has a page, also those that are all header.
-        each_part(*packet, 0, packet->length, [&](const Part& part) {
-            const std::uint32_t in_header = std::min(header_size - std::min(header_size, part.at), part.size);
-            if (in_header < part.size) {
-                packet->fragments[packet->fragment_count++] = {pages[page] + part.offset + in_header,
-                                                               part.size - in_header};
-            }
-            ++page;
-        });
-    }
-}
-
-/// The packet's slots are answered when this turn's are gone.
-void TxQueue::remember_ids(TxPacket& packet) noexcept {
-    for (std::uint32_t n = 0; n < packet.frame.data_slots; ++n) {
-        packet.ids[n] = data_slot(packet, n).id;
-    }
-}
-
-/// Leaves all but the header where it is.
-void TxQueue::leave(TxPacket& packet) noexcept {
-    if (packet.length <= header_size) {
-        return;
-    }
-    packet.left = true;
-    packet.owner = domain_;
-    packet.granted = packet.places.data();
-    packet.fragment_count = 1;  // the header, which plan_copy fills in
-    remember_ids(packet);
-    each_part(packet, header_size, packet.length, [&packet](const Part& part) {
-        packet.places[packet.fragment_count] = {part.ref, part.offset};
-        packet.fragments[packet.fragment_count++] = {nullptr, part.size};
-    });
-}
-
-/// Calls visit(Part) for each data slot that has some of the packet's octets [begin, end).
-template <class Visit>
-void TxQueue::each_part(const TxPacket& packet, std::uint32_t begin, std::uint32_t end, Visit visit) const noexcept {
-    std::uint32_t at = 0;
-    for (std::uint32_t n = 0; n < packet.frame.data_slots && at < end; ++n) {
-        const TxRequest request = data_slot(packet, n);
-        const std::uint32_t next = at + data_size(packet, n, request);
-        const std::uint32_t from = std::max(at, begin);
-        const std::uint32_t to = std::min(next, end);
-        if (from < to) {  // XSA-448: the reference of an empty slot is not looked at
-            visit(Part{.slot = n,
-                       .at = from,
-                       .size = to - from,
-                       .ref = xen::GrantRef{request.gref},
-                       .offset = static_cast<std::uint16_t>(request.offset + (from - at))});
-        }
-        at = next;
-    }
-}
-
-/// Where in its page the packet's copy begins. A copy whose local side crosses a page is two to the kernel (gntdev), so
-/// the pages of a packet's payload are copied to the places that they have in the guest's pages.
-std::uint32_t TxQueue::start_in_page(const TxPacket& packet) const noexcept {
-    const TxRequest first = data_slot(packet, 0);
-    if (packet.frame.data_slots == 1) {
-        return first.offset;
-    }
-    return (data_slot(packet, 1).offset - packet.frame.first_size) % xen::page_size;
-}
-
-/// Adds the copies of the packet's header, or of all of it, to the batch.
-void TxQueue::plan_copy(TxPacket& packet, CopyBatch& copies) noexcept {
-    const bool whole = packet.region == Regions::none && !packet.left;
-    const std::uint32_t octets = whole ? packet.length : std::min(packet.length, header_size);
-    packet.fragments[0] = {packet.buffer + start_in_page(packet), octets};
-    if (whole) {
-        packet.fragment_count = 1;
-    }
-    plan_octets(packet, 0, octets, copies);
-}
-
-/// Octets [begin, end) of the packet, to behind those before them.
-void TxQueue::plan_octets(TxPacket& packet, std::uint32_t begin, std::uint32_t end, CopyBatch& copies) noexcept {
-    packet.copied_from = begin;
-    packet.copied_to = end;
-    packet.first_segment = copies.size();
-    each_part(packet, begin, end, [&](const Part& part) {
-        copies.add(xen::CopySegment::from_guest(domain_, part.ref, part.offset, packet.fragments[0].data + part.at,
-                                                static_cast<std::uint16_t>(part.size)));
-    });
-    packet.segments = copies.size() - packet.first_segment;
-    counters_.copied_bytes += end - begin;
-}
-
-bool TxQueue::copied_well(const TxPacket& packet, const CopyBatch& copies) const noexcept {
-    bool ok = true;
-    for (std::uint32_t s = 0; s < packet.segments; ++s) {
-        ok &= copies.ok(packet.first_segment + s);
-    }
-    return ok;
 }
 
 /// Judges the copies. Copied packets have left the guest's pages: their slots are answered now. Mapped ones, and those
@@ -428,40 +272,6 @@ void TxQueue::copy_apart(TxPacket& packet) noexcept {
     debtor.region = std::exchange(packet.region, Regions::none);
     debtor.buffer = buffers_.take();
     let_go(debtor);
-}
-
-/// Of packets left in the guest's pages that are not passed on from there.
-void TxQueue::fetch_rest(CopyBatch& copies) noexcept {
-    copies.clear();
-    for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
-        if (packet->left && packet->route == nullptr) {
-            plan_octets(*packet, header_size, packet->length, copies);
-        }
-    }
-    if (copies.empty()) {
-        return;
-    }
-    ++counters_.copy_calls;
-    copies.flush(grants_);
-    std::size_t good = 0;
-    for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
-        if (packet->left && packet->route == nullptr) {
-            packet->left = false;
-            if (!copied_well(*packet, copies)) {
-                --counters_.packets;
-                counters_.bytes -= packet->length;
-                fail_packet(*packet, copies);
-                continue;
-            }
-            owe_frame(packet->slot, packet->frame, TxStatus::okay);
-            ++counters_.by_copy;
-            packet->granted = nullptr;
-            packet->fragment_count = 1;
-            packet->fragments[0].length = packet->length;
-        }
-        batch_[good++] = packet;
-    }
-    batch_count_ = good;
 }
 
 void TxQueue::collect_completions() noexcept {

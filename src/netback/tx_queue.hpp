@@ -32,16 +32,17 @@
 // more.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "grant/copy_batch.hpp"
 #include "grant/regions.hpp"
 #include "netback/counters.hpp"
+#include "netback/fetch_policy.hpp"
 #include "netback/tx_credit.hpp"
 #include "netback/tx_parser.hpp"
 #include "packet/buffer_pool.hpp"
@@ -52,19 +53,11 @@
 
 namespace uvif::netback {
 
-/// How guest pages reach the port.
-enum class FetchStrategy : std::uint8_t {
-    copy,
-    map,       ///< in regions that are shared by packets, and unmapped together
-    map_each,  ///< as a backend that does not batch: a map and an unmap call for each packet. For comparison
-};
-inline constexpr std::array<std::string_view, 3> fetch_strategy_names{"copy", "map", "map-each"};
-
 class TxQueue {
 public:
     /// Allocates everything the queue will ever need. `ring` is mapped for as long as this lives.
     static Result<std::unique_ptr<TxQueue>> create(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
-                                                   Port& port, FetchStrategy strategy, TxCredit& credit);
+                                                   Port& port, const FetchPolicy& fetch, TxCredit& credit);
     TxQueue(const TxQueue&) = delete;
     TxQueue& operator=(const TxQueue&) = delete;
     ~TxQueue() = default;
@@ -146,7 +139,7 @@ private:
         std::uint16_t offset;  ///< in the page
     };
 
-    TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port, FetchStrategy strategy,
+    TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port, const FetchPolicy& fetch,
             TxCredit& credit, BufferPool buffers);
 
     [[nodiscard]] std::uint32_t unparsed() const noexcept { return slots_end_ - slots_begin_; }
@@ -191,7 +184,7 @@ private:
     ring::TxBackRing ring_;
     xen::DomainId domain_;
     Port& port_;
-    FetchStrategy strategy_;
+    FetchPolicy fetch_;
     TxCredit& credit_;
     xen::GrantTable& grants_;
     std::int64_t resume_ns_ = 0;
@@ -218,5 +211,25 @@ private:
 
     TxCounters counters_;
 };
+
+/// Calls visit(Part) for each data slot that has some of the packet's octets [begin, end).
+template <class Visit>
+void TxQueue::each_part(const TxPacket& packet, std::uint32_t begin, std::uint32_t end, Visit visit) const noexcept {
+    std::uint32_t at = 0;
+    for (std::uint32_t n = 0; n < packet.frame.data_slots && at < end; ++n) {
+        const ring::TxRequest request = data_slot(packet, n);
+        const std::uint32_t next = at + data_size(packet, n, request);
+        const std::uint32_t from = std::max(at, begin);
+        const std::uint32_t to = std::min(next, end);
+        if (from < to) {  // XSA-448: the reference of an empty slot is not looked at
+            visit(Part{.slot = n,
+                       .at = from,
+                       .size = to - from,
+                       .ref = xen::GrantRef{request.gref},
+                       .offset = static_cast<std::uint16_t>(request.offset + (from - at))});
+        }
+        at = next;
+    }
+}
 
 }  // namespace uvif::netback

@@ -337,7 +337,7 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
     config.domain = id_.domain;
     config.keys = keys.queues[index];
     config.rx = keys.rx;
-    config.strategy = around_.settings.strategy;
+    config.fetch = around_.settings.fetch;
     config.credit = &credit_;
     config.resumed = resumed;
     if (index == 0) {  // an interface is lost to all queues at once
@@ -477,7 +477,8 @@ nlohmann::json Vif::describe() const {
     json["state"] = to_string(state_);
     json["frontend_state"] = to_string(frontend_state_);
     json["queues"] = queues_.size();
-    json["strategy"] = fetch_strategy_names[static_cast<std::size_t>(around_.settings.strategy)];
+    json["strategy"] = fetch_strategy_names[static_cast<std::size_t>(around_.settings.fetch.strategy)];
+    json["unmap"] = unmap_strategy_names[static_cast<std::size_t>(around_.settings.fetch.unmap)];
     json["rate"] = rate_;
     json["error"] = last_error_;
     return json;

@@ -69,7 +69,7 @@ TEST(MistakesTest, OptionsThatAreNone) {
         netback("--workers", value);
         netback("--max-queues", value);
     }
-    for (const char* option : {"--strategy", "--loop", "--log-level", "--spin-us"}) {
+    for (const char* option : {"--strategy", "--unmap", "--loop", "--log-level", "--spin-us"}) {
         netback(option, "x");
     }
     netback("--spin-us", "1.5");

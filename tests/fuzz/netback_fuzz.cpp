@@ -53,8 +53,8 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, 
     netback::TxCredit credit;
     CopyBatch copies;
     {
-        auto tx = std::move(
-            *netback::TxQueue::create(*ring::TxBackRing::attach(tx_page), guest.id, *grants, port, strategy, credit));
+        auto tx = std::move(*netback::TxQueue::create(*ring::TxBackRing::attach(tx_page), guest.id, *grants, port,
+                                                      {.strategy = strategy}, credit));
         auto rx =
             std::move(*netback::RxQueue::create(*ring::RxBackRing::attach(rx_page), guest.id, port,
                                                 {.scatter_gather = true, .gso_v4 = true, .announces_buffers = true}));

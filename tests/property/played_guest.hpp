@@ -59,7 +59,7 @@ public:
                      .gso_v4 = true,
                      .gso_v6 = true,
                      .announces_buffers = true};
-        config.strategy = strategy;
+        config.fetch.strategy = strategy;
         config.credit = &credit;
         return config;
     }

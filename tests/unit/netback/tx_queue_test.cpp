@@ -44,10 +44,9 @@ struct Backend {
         std::array<std::byte*, 1> page{};
         EXPECT_EQ(grants->map(guest.id, std::array{guest.tx_ring_ref}, xen::Access::read_write, page, ring_mapping), 0);
         auto ring = ring::TxBackRing::attach(page[0]);
-        const FetchStrategy strategy = way == Way::map        ? FetchStrategy::map
-                                       : way == Way::map_each ? FetchStrategy::map_each
-                                                              : FetchStrategy::copy;
-        queue = std::move(*TxQueue::create(*ring, guest.id, *grants, port, strategy, credit));
+        const FetchPolicy fetch{.strategy = maps(way) ? FetchStrategy::map : FetchStrategy::copy,
+                                .unmap = way == Way::map_each ? UnmapStrategy::each : UnmapStrategy::batch};
+        queue = std::move(*TxQueue::create(*ring, guest.id, *grants, port, fetch, credit));
         port.granted = way == Way::left;
     }
     ~Backend() {

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace uvif::netback {
+
+/// How guest pages reach the port.
+enum class FetchStrategy : std::uint8_t { copy, map };
+inline constexpr std::array<std::string_view, 2> fetch_strategy_names{"copy", "map"};
+
+/// When mapped pages are given back.
+enum class UnmapStrategy : std::uint8_t {
+    batch,  ///< packets share regions, which are unmapped together
+    each    ///< a map and an unmap call for each packet, as a backend that does not batch. For comparison
+};
+inline constexpr std::array<std::string_view, 2> unmap_strategy_names{"batch", "each"};
+
+/// What the operator chose, the same for every queue.
+struct FetchPolicy {
+    FetchStrategy strategy = FetchStrategy::copy;
+    UnmapStrategy unmap = UnmapStrategy::batch;
+};
+
+}  // namespace uvif::netback
