@@ -81,6 +81,7 @@ Result<void> Daemon::open(const std::string& control_path) {
     if (auto watched = store_->watch(backend_folder, "b"); !watched) {
         return watched;
     }
+    tunnel_.patient_until_ns = monotonic_ns() + limits::vxlan_busy_ns;
     for (unsigned i = 0; i < settings_.workers; ++i) {
         auto worker = Worker::create(hypervisor_, {.loop = settings_.loop, .spin_ns = settings_.spin_ns});
         if (!worker) {
@@ -190,7 +191,7 @@ void Daemon::discover(std::string_view domain) {
         if (!id || vifs_.contains(*id) || hypervisor_.other_netback_serves(id->domain, id->handle)) {
             continue;
         }
-        const Surroundings around{*store_, workers_, settings_, switching_,
+        const Surroundings around{*store_, workers_, settings_, switching_, tunnel_,
                                   [this](VifId found, std::uint64_t connection, Rogue reason) {
                                       mailbox_->post([this, found, connection, reason] {
                                           if (const auto vif = vifs_.find(found); vif != vifs_.end()) {

@@ -78,6 +78,7 @@ private:
     MailboxHandler mailbox_handler_;
     std::vector<std::unique_ptr<Worker>> workers_;
     Switching switching_;
+    TunnelPlace tunnel_;
     std::map<VifId, std::unique_ptr<Vif>> vifs_;
     std::map<VifId, std::string> watched_;  ///< the frontend's state node of each vif, as watched
     std::set<VifId> dirty_;

@@ -246,6 +246,9 @@ Result<void> Vif::prepare() {
             return opened;
         }
     }
+    if (around_.settings.port.kind == PortSpec::Kind::vxlan) {
+        tell_mtu();
+    }
     return publish_features(around_.store, backend_, around_.settings.max_queues);
 }
 
@@ -387,15 +390,29 @@ Result<std::unique_ptr<Port>> Vif::open_port(std::uint32_t index, Loop& loop) {
     return NullPort::create(null);
 }
 
+/// To the guest, where Xen's own hotplug scripts write it, before it looks: our library and Windows set it, a Linux guest's
+/// administrator has to. In a driver domain that folder is not ours to write into, and the log has to do.
+void Vif::tell_mtu() {
+    const unsigned wanted = device_.mtu.value_or(limits::mtu_default);
+    const unsigned fits = vxlan_guest_mtu(around_.settings.port.vxlan).value_or(wanted);
+    (void)around_.store.write(device_.frontend + "/mtu", fmt::format("{}", std::min(wanted, fits)));
+}
+
 /// Opened for each connection: a guest that reboots gets the UDP port of the one that was.
 Result<void> Vif::open_tunnel() {
     const VxlanConfig& config = around_.settings.port.vxlan;
-    auto tunnel = VxlanEndpoint::open(config);
+    if (!around_.tunnel.taken_by.empty()) {
+        return fail(EBUSY, fmt::format("the VXLAN port serves one vif, and {} has it; for several guests use --port tap "
+                                       "and a vxlan device in their bridge",
+                                       around_.tunnel.taken_by));
+    }
+    auto tunnel = VxlanEndpoint::open(config, around_.tunnel.patient_until_ns);
     if (!tunnel) {
         return propagate(tunnel);
     }
     tunnel_ = std::move(*tunnel);
-    const auto fits = tunnel_->guest_mtu();
+    around_.tunnel.taken_by = name_;
+    const auto fits = vxlan_guest_mtu(config);
     const unsigned mtu = device_.mtu.value_or(limits::mtu_default);
     const std::string what =
         fmt::format("{}: VXLAN {} at {} port {}", name_, config.vni, to_string(config.local), config.port);
@@ -428,7 +445,10 @@ void Vif::disconnect() noexcept {
     }
     queues_.clear();
     seat_.reset();
-    tunnel_.reset();
+    if (tunnel_) {
+        tunnel_.reset();
+        around_.tunnel.taken_by.clear();
+    }
 }
 
 void Vif::found_rogue(std::uint64_t connection, Rogue reason) {

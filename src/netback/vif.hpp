@@ -31,12 +31,19 @@ struct VifId {
     auto operator<=>(const VifId&) const = default;
 };
 
+/// The one place at the VXLAN port, and who is in it.
+struct TunnelPlace {
+    std::string taken_by;               ///< name of a vif; empty: free
+    std::int64_t patient_until_ns = 0;  ///< as VxlanEndpoint::open
+};
+
 /// What every vif works with.
 struct Surroundings {
     xen::Store& store;
     std::span<const std::unique_ptr<Worker>> workers;
     const Settings& settings;
     Switching& switching;
+    TunnelPlace& tunnel;
     /// Called on a worker's thread when a guest broke the protocol on the given connection.
     std::function<void(VifId, std::uint64_t connection, Rogue)> on_rogue;
 };
@@ -77,6 +84,7 @@ private:
     void end();
     Result<void> prepare();
     Result<void> open_interface();
+    void tell_mtu();
     Result<void> open_tunnel();
     Result<void> connect(bool resumed);
     Result<std::unique_ptr<Port>> open_port(std::uint32_t index, Loop& loop);

@@ -71,9 +71,8 @@ std::unexpected<Error> bind_failure(const UnderlayAddress& local, std::uint16_t 
     switch (code) {
         case EADDRINUSE:
             return fail(code,
-                        what +
-                            ": it serves one vif, and that one, a vxlan device of the kernel or another program has "
-                            "it; for several guests use --port tap and a vxlan device in their bridge");
+                        what + ": a vxlan device of the kernel or another program has it; take that away, or choose "
+                               "another port=");
         case EADDRNOTAVAIL:
             return fail(code, what + ": no interface has that address; choose one of this host's for local=");
         case EACCES:
@@ -83,12 +82,11 @@ std::unexpected<Error> bind_failure(const UnderlayAddress& local, std::uint16_t 
     }
 }
 
-Result<void> bind(int fd, const UnderlayAddress& local, std::uint16_t port) {
+Result<void> bind(int fd, const UnderlayAddress& local, std::uint16_t port, std::int64_t patient_until_ns) {
     const SocketAddress address(local, port);
-    const std::int64_t deadline = monotonic_ns() + limits::vxlan_busy_ns;
     while (::bind(fd, address.get(), address.length) != 0) {
         const int code = errno;
-        if (code != EADDRINUSE || monotonic_ns() >= deadline) {
+        if (code != EADDRINUSE || monotonic_ns() >= patient_until_ns) {
             return bind_failure(local, port, code);
         }
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -111,6 +109,23 @@ std::optional<unsigned> underlay_mtu(const UnderlayAddress& local, const SocketA
 
 }  // namespace
 
+std::optional<unsigned> vxlan_guest_mtu(const VxlanConfig& config) {
+    std::optional<unsigned> least;
+    const auto consider = [&](const UnderlayAddress& remote) {
+        const auto mtu = underlay_mtu(config.local, SocketAddress(remote, config.port));
+        if (mtu) {
+            least = std::min(least.value_or(*mtu), *mtu);
+        }
+    };
+    std::for_each(config.remotes.begin(), config.remotes.end(), consider);
+    for (const VxlanConfig::Static& entry : config.fdb) {
+        consider(entry.at);
+    }
+    const unsigned overhead = (config.local.is_ipv4() ? outer_ipv4_length : outer_ipv6_length) + outer_udp_length +
+                              static_cast<unsigned>(vxlan_header::length) + inner_ethernet_length;
+    return least ? std::optional(*least - std::min(*least, overhead)) : std::nullopt;
+}
+
 VxlanEndpoint::VxlanEndpoint(const VxlanConfig& config)
     : config_(config), network_{config.vni, config.port, config.local, {}, VxlanTable(config.fdb)} {
     for (const UnderlayAddress& remote : config.remotes) {
@@ -118,14 +133,14 @@ VxlanEndpoint::VxlanEndpoint(const VxlanConfig& config)
     }
 }
 
-Result<std::unique_ptr<VxlanEndpoint>> VxlanEndpoint::open(const VxlanConfig& config) {
+Result<std::unique_ptr<VxlanEndpoint>> VxlanEndpoint::open(const VxlanConfig& config, std::int64_t patient_until_ns) {
     auto fd = open_socket(config.local);
     if (!fd) {
         return propagate(fd);
     }
     // Without it there is a system call more for each datagram, and no harm.
     set(fd->get(), SOL_UDP, UDP_GRO, 1);
-    if (auto bound = bind(fd->get(), config.local, config.port); !bound) {
+    if (auto bound = bind(fd->get(), config.local, config.port, patient_until_ns); !bound) {
         return propagate(bound);
     }
     std::unique_ptr<VxlanEndpoint> endpoint(new VxlanEndpoint(config));
@@ -150,28 +165,12 @@ Result<std::unique_ptr<Port>> VxlanEndpoint::queue(unsigned index) {
         return fail(code, fmt::format("cannot make queue {} of the VXLAN port: {}", index, describe_error(code)));
     }
     if (!receives) {
-        if (auto bound = bind(fd.get(), config_.local, 0); !bound) {
+        if (auto bound = bind(fd.get(), config_.local, 0, 0); !bound) {
             return propagate(bound);
         }
     }
-    return std::make_unique<VxlanPort>(std::move(fd), network_, receives, guest_mtu().value_or(limits::mtu_default));
-}
-
-std::optional<unsigned> VxlanEndpoint::guest_mtu() const {
-    std::optional<unsigned> least;
-    const auto consider = [&](const SocketAddress& remote) {
-        const auto mtu = underlay_mtu(config_.local, remote);
-        if (mtu) {
-            least = std::min(least.value_or(*mtu), *mtu);
-        }
-    };
-    std::for_each(network_.remotes.begin(), network_.remotes.end(), consider);
-    for (const VxlanConfig::Static& entry : config_.fdb) {
-        consider(SocketAddress(entry.at, config_.port));
-    }
-    const unsigned overhead = (config_.local.is_ipv4() ? outer_ipv4_length : outer_ipv6_length) + outer_udp_length +
-                              static_cast<unsigned>(vxlan_header::length) + inner_ethernet_length;
-    return least ? std::optional(*least - std::min(*least, overhead)) : std::nullopt;
+    return std::make_unique<VxlanPort>(std::move(fd), network_, receives,
+                                       vxlan_guest_mtu(config_).value_or(limits::mtu_default));
 }
 
 }  // namespace uvif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 
@@ -19,22 +20,22 @@
 
 namespace uvif {
 
+/// MTU of a guest's interface with which its packets fit into the underlay's towards every endpoint that is configured;
+/// nullopt: there is no route to any now.
+[[nodiscard]] std::optional<unsigned> vxlan_guest_mtu(const VxlanConfig& config);
+
 /// Thread rule: the control thread, but for queue(); its ports belong to the threads that use them.
 class VxlanEndpoint {
 public:
-    /// The port is asked for again for a while when it is in use: the kernel frees what a killed process held a little
-    /// later than the process.
-    static Result<std::unique_ptr<VxlanEndpoint>> open(const VxlanConfig& config);
+    /// A port that is in use is asked for again until `patient_until_ns` (monotonic clock): the kernel frees what a killed
+    /// process held a little later than the process.
+    static Result<std::unique_ptr<VxlanEndpoint>> open(const VxlanConfig& config, std::int64_t patient_until_ns = 0);
     VxlanEndpoint(const VxlanEndpoint&) = delete;
     VxlanEndpoint& operator=(const VxlanEndpoint&) = delete;
     ~VxlanEndpoint() = default;
 
     /// A queue as a port; the endpoint outlives it. One port a queue at a time.
     Result<std::unique_ptr<Port>> queue(unsigned index);
-
-    /// MTU of the guest's interface with which its packets fit into the underlay's towards every endpoint that is
-    /// configured, and no longer tag; nullopt: there is no route to any now.
-    [[nodiscard]] std::optional<unsigned> guest_mtu() const;
 
 private:
     explicit VxlanEndpoint(const VxlanConfig& config);

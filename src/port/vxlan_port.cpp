@@ -27,10 +27,12 @@ VxlanPort::~VxlanPort() {
 
 void VxlanPort::submit(std::span<Packet* const> packets) noexcept {
     counters_.submitted += packets.size();
+    sender_.begin_turn();
     transmit(packets);
 }
 
 void VxlanPort::flush(bool abandon) noexcept {
+    sender_.begin_turn();
     sender_.send(counters_);
     const std::size_t count = std::exchange(held_count_, 0);
     std::copy_n(held_.begin(), count, retried_.begin());

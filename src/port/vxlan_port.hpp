@@ -26,7 +26,8 @@
 // A packet goes to where its destination was heard of, or is said to be (vxlan_table.hpp); all others, and what is for
 // many, go to every remote endpoint (head-end replication).
 //
-// Back-pressure is the socket's: while it has no room, packets are held in order until its descriptor is writable.
+// Back-pressure is the socket's: while it has no room, packets are held in order until its descriptor is writable. So are
+// those that are left when a turn's datagrams are spent: the descriptor is writable then, and the next turn comes at once.
 
 namespace uvif {
 

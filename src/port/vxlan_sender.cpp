@@ -79,6 +79,7 @@ VxlanSender::Position VxlanSender::prepare_message(std::size_t index, const Posi
     const bool whole = goes_whole(run);
     const std::size_t from = at.datagram * run.each;
     const std::size_t octets = whole ? run.octets : std::min(run.each, run.octets - from);
+    message.count = whole ? run.datagrams : 1;
     message.datagrams = whole ? ~std::uint64_t{0} : std::uint64_t{1} << at.datagram;
     message.piece = {.iov_base = buffer_.get() + run.begin + from, .iov_len = octets};
     msghdr header{};
@@ -99,7 +100,7 @@ VxlanSender::Position VxlanSender::prepare_message(std::size_t index, const Posi
     headers_[index].msg_hdr = header;
 
     Position next = at;
-    next.datagram += whole ? run.datagrams : 1;
+    next.datagram += message.count;
     if (next.datagram == run.datagrams) {
         next.datagram = 0;
         ++next.copy;
@@ -114,8 +115,10 @@ VxlanSender::Position VxlanSender::prepare_message(std::size_t index, const Posi
 
 std::size_t VxlanSender::prepare() noexcept {
     std::size_t count = 0;
-    for (Position at = next_; count < messages_max && at.run < run_count_; ++count) {
+    std::uint32_t datagrams = 0;
+    for (Position at = next_; count < messages_max && at.run < run_count_ && datagrams < allowance_; ++count) {
         at = prepare_message(count, at);
+        datagrams += messages_[count].count;
     }
     return count;
 }
@@ -129,6 +132,7 @@ void VxlanSender::count_dropped(const Run& run, std::uint64_t PortCounters::* re
 /// A message was sent, or (`error`) never will be. Sets the position behind it.
 void VxlanSender::settle(std::size_t index, int error, PortCounters& counters) noexcept {
     Run& run = runs_[next_.run];
+    allowance_ -= std::min(allowance_, messages_[index].count);
     if (error == 0) {
         run.sent |= messages_[index].datagrams;
     } else {
@@ -144,6 +148,10 @@ void VxlanSender::settle(std::size_t index, int error, PortCounters& counters) n
 void VxlanSender::send(PortCounters& counters) noexcept {
     blocked_ = false;
     while (next_.run < run_count_) {
+        if (allowance_ == 0) {
+            blocked_ = true;
+            return;
+        }
         const std::size_t count = prepare();
         ++counters.system_calls;
         const int sent = ::sendmmsg(fd_, headers_.data(), static_cast<unsigned>(count), MSG_DONTWAIT);

@@ -13,6 +13,7 @@
 #include "packet/packet.hpp"
 #include "port/port.hpp"
 #include "port/vxlan_address.hpp"
+#include "runtime/limits.hpp"
 
 // Theory of operation
 //
@@ -24,7 +25,9 @@
 // Where a run cannot be sent whole its datagrams are sent alone: those of a device that computes no checksums for ever
 // (EIO), others that once (EINVAL, EMSGSIZE: at least one is too long).
 //
-// When the socket has no room (EAGAIN), what is staged stays, and nothing more may be staged until it has gone.
+// When the socket has no room (EAGAIN), what is staged stays, and nothing more may be staged until it has gone. The same
+// when a turn's datagrams are spent: one GSO packet for many may be a thousand of them to each remote, and meanwhile the
+// other queues of the worker wait.
 
 namespace uvif {
 
@@ -43,9 +46,11 @@ public:
     /// its fate the packet is counted.
     [[nodiscard]] std::span<std::byte> stage(const std::optional<UnderlayAddress>& to, std::size_t octets,
                                              bool begins_packet) noexcept;
-    /// Sends what is staged, or as much as there is room for.
+    /// From here on limits::vxlan_datagrams_per_turn may be sent.
+    void begin_turn() noexcept { allowance_ = limits::vxlan_datagrams_per_turn; }
+    /// Sends what is staged, or as much as there is room for and the turn allows.
     void send(PortCounters& counters) noexcept;
-    /// What is staged waits for room.
+    /// What is staged waits for room, or for the next turn.
     [[nodiscard]] bool blocked() const noexcept { return blocked_; }
     void abandon(PortCounters& counters) noexcept;
 
@@ -78,6 +83,7 @@ private:
 
     struct Message {
         Position next;            ///< when this one is done with
+        std::uint32_t count;      ///< of its datagrams
         std::uint64_t datagrams;  ///< a bit for each that it has of its run
         iovec piece;
         alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(std::uint16_t))> control;
@@ -95,6 +101,7 @@ private:
     const std::span<const SocketAddress> remotes_;
     bool cuts_runs_ = true;  ///< the kernel does, as far as known
     bool blocked_ = false;
+    std::uint32_t allowance_ = 0;  ///< datagrams that may still be sent in this turn
 
     std::unique_ptr<std::byte[]> buffer_;
     std::size_t used_ = 0;

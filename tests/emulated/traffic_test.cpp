@@ -396,9 +396,10 @@ protected:
             [this] { return !guest_->running() || guest_->output().find("connected:") != std::string::npos; }));
         ASSERT_TRUE(guest_->running()) << guest_->output();
         guest_network_->shell(
-            fmt::format("ip link set lo up; ip link set xen0 mtu {}; ip addr add {}/24 dev xen0; "
-                        "ip addr add {}/64 dev xen0 nodad; echo 0 0 > /proc/sys/net/ipv4/ping_group_range",
-                        tunnel.mtu, guest_v4, guest_v6));
+            fmt::format("ip link set lo up; ip addr add {}/24 dev xen0; ip addr add {}/64 dev xen0 nodad; "
+                        "echo 0 0 > /proc/sys/net/ipv4/ping_group_range",
+                        guest_v4, guest_v6));
+        EXPECT_EQ(host_->read(Host::frontend(domain_) + "/mtu"), std::to_string(tunnel.mtu)) << "told to the guest";
     }
 
     void TearDown() override {
@@ -456,7 +457,7 @@ TEST_P(TunnelTest, ASecondVifIsRefused) {
     Process guest({{program("uvif-tap"), "--hypervisor", host_->hypervisor(second)}, {}, network.fd()},
                   host_->directory() + "/second.log");
     EXPECT_TRUE(eventually([&] {
-        return host_->read(Host::error_key(second)).value_or("").find("it serves one vif") != std::string::npos;
+        return host_->read(Host::error_key(second)).value_or("").find("serves one vif, and vif") != std::string::npos;
     }));
     EXPECT_TRUE(ping(*guest_network_, far_v4, 56)) << "the first is not disturbed";
     guest.send(SIGTERM);
