@@ -230,7 +230,7 @@ void QueuePair::give_back(const std::function<bool(const Packet&)>& concerns) no
 }
 
 void QueuePair::on_ready(std::uint32_t events) noexcept {
-    if (watched_ && (port_->failed() || (events & EPOLLERR) != 0)) {
+    if (watched_ && (port_->failed() || ((events & EPOLLERR) != 0 && !port_->survives_error()))) {
         give_up_port();
     }
     if ((events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0) {

@@ -43,6 +43,8 @@ void each_counter(A& a, B& b, Visit visit) {
     }
     visit("port_submitted", a.port.submitted, b.port.submitted);
     visit("port_passed", a.port.passed, b.port.passed);
+    visit("port_zerocopy_sent", a.port.zerocopy_sent, b.port.zerocopy_sent);
+    visit("port_zerocopy_copied", a.port.zerocopy_copied, b.port.zerocopy_copied);
     visit("port_dropped", a.port.submit_dropped, b.port.submit_dropped);
     visit("port_dropped_metadata", a.port.dropped_metadata, b.port.dropped_metadata);
     visit("port_dropped_link_down", a.port.dropped_link_down, b.port.dropped_link_down);

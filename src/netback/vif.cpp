@@ -390,8 +390,8 @@ Result<std::unique_ptr<Port>> Vif::open_port(std::uint32_t index, Loop& loop) {
     return NullPort::create(null);
 }
 
-/// To the guest, where Xen's own hotplug scripts write it, before it looks: our library and Windows set it, a Linux guest's
-/// administrator has to. In a driver domain that folder is not ours to write into, and the log has to do.
+/// To the guest, where Xen's own hotplug scripts write it, before it looks: our library and Windows set it, a Linux
+/// guest's administrator has to. In a driver domain that folder is not ours to write into, and the log has to do.
 void Vif::tell_mtu() {
     const unsigned wanted = device_.mtu.value_or(limits::mtu_default);
     const unsigned fits = vxlan_guest_mtu(around_.settings.port.vxlan).value_or(wanted);
@@ -402,9 +402,10 @@ void Vif::tell_mtu() {
 Result<void> Vif::open_tunnel() {
     const VxlanConfig& config = around_.settings.port.vxlan;
     if (!around_.tunnel.taken_by.empty()) {
-        return fail(EBUSY, fmt::format("the VXLAN port serves one vif, and {} has it; for several guests use --port tap "
-                                       "and a vxlan device in their bridge",
-                                       around_.tunnel.taken_by));
+        return fail(EBUSY,
+                    fmt::format("the VXLAN port serves one vif, and {} has it; for several guests use --port tap "
+                                "and a vxlan device in their bridge",
+                                around_.tunnel.taken_by));
     }
     auto tunnel = VxlanEndpoint::open(config, around_.tunnel.patient_until_ns);
     if (!tunnel) {

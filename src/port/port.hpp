@@ -24,6 +24,9 @@ struct PortCounters {
     std::uint64_t passed = 0;          ///< of those submitted, handed to another guest's queue by the switch
     std::uint64_t system_calls = 0;
 
+    std::uint64_t zerocopy_sent = 0;    ///< messages that the kernel sent from the port's buffers
+    std::uint64_t zerocopy_copied = 0;  ///< those that it was to, and copied after all
+
     std::uint64_t dropped_metadata = 0;   ///< checksum or GSO metadata that does not fit the packet's headers
     std::uint64_t dropped_link_down = 0;  ///< the host's interface is down
     std::uint64_t dropped_too_long = 0;   ///< longer than the underlay carries
@@ -94,6 +97,9 @@ public:
     /// True for a port that always has something to receive (a generator): the loop must not sleep on it
     /// while the guest has room.
     [[nodiscard]] virtual bool always_ready() const noexcept { return false; }
+
+    /// Its descriptor reports an error (EPOLLERR). True: that was dealt with; false: the other side is gone for good.
+    [[nodiscard]] virtual bool survives_error() noexcept { return false; }
 
     /// True when the other side is gone for good (its interface was deleted): nothing moves any more, and the
     /// descriptor, which stays ready for ever, belongs out of the loop.

@@ -62,6 +62,7 @@ public:
     }
     [[nodiscard]] int fd() const noexcept override { return bridge_->fd(); }
     [[nodiscard]] bool always_ready() const noexcept override { return bridge_->always_ready(); }
+    [[nodiscard]] bool survives_error() noexcept override { return bridge_->survives_error(); }
     [[nodiscard]] bool failed() const noexcept override { return bridge_->failed(); }
     [[nodiscard]] const PortCounters& counters() const noexcept override;
 

@@ -70,9 +70,9 @@ std::unexpected<Error> bind_failure(const UnderlayAddress& local, std::uint16_t 
     const std::string what = fmt::format("cannot use UDP port {} of {} for the VXLAN port", port, to_string(local));
     switch (code) {
         case EADDRINUSE:
-            return fail(code,
-                        what + ": a vxlan device of the kernel or another program has it; take that away, or choose "
-                               "another port=");
+            return fail(code, what +
+                                  ": a vxlan device of the kernel or another program has it; take that away, or choose "
+                                  "another port=");
         case EADDRNOTAVAIL:
             return fail(code, what + ": no interface has that address; choose one of this host's for local=");
         case EACCES:
@@ -169,7 +169,11 @@ Result<std::unique_ptr<Port>> VxlanEndpoint::queue(unsigned index) {
             return propagate(bound);
         }
     }
-    return std::make_unique<VxlanPort>(std::move(fd), network_, receives,
+    auto buffers = VxlanBuffers::create();
+    if (!buffers) {
+        return propagate(buffers);
+    }
+    return std::make_unique<VxlanPort>(std::move(fd), network_, std::move(*buffers), receives,
                                        vxlan_guest_mtu(config_).value_or(limits::mtu_default));
 }
 

@@ -27,8 +27,8 @@ namespace uvif {
 /// Thread rule: the control thread, but for queue(); its ports belong to the threads that use them.
 class VxlanEndpoint {
 public:
-    /// A port that is in use is asked for again until `patient_until_ns` (monotonic clock): the kernel frees what a killed
-    /// process held a little later than the process.
+    /// A port that is in use is asked for again until `patient_until_ns` (monotonic clock): the kernel frees what a
+    /// killed process held a little later than the process.
     static Result<std::unique_ptr<VxlanEndpoint>> open(const VxlanConfig& config, std::int64_t patient_until_ns = 0);
     VxlanEndpoint(const VxlanEndpoint&) = delete;
     VxlanEndpoint& operator=(const VxlanEndpoint&) = delete;

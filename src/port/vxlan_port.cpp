@@ -14,8 +14,8 @@
 
 namespace uvif {
 
-VxlanPort::VxlanPort(UniqueFd fd, VxlanNetwork& network, bool receives, unsigned guest_mtu)
-    : fd_(std::move(fd)), network_(network), sender_(fd_.get(), network.port, network.remotes) {
+VxlanPort::VxlanPort(UniqueFd fd, VxlanNetwork& network, VxlanBuffers buffers, bool receives, unsigned guest_mtu)
+    : fd_(std::move(fd)), network_(network), sender_(fd_.get(), network.port, network.remotes, std::move(buffers)) {
     if (receives) {
         receiver_ = std::make_unique<VxlanReceiver>(fd_.get(), network.vni, network.local, network.table, guest_mtu);
     }
@@ -27,12 +27,12 @@ VxlanPort::~VxlanPort() {
 
 void VxlanPort::submit(std::span<Packet* const> packets) noexcept {
     counters_.submitted += packets.size();
-    sender_.begin_turn();
+    begin_turn();
     transmit(packets);
 }
 
 void VxlanPort::flush(bool abandon) noexcept {
-    sender_.begin_turn();
+    begin_turn();
     sender_.send(counters_);
     const std::size_t count = std::exchange(held_count_, 0);
     std::copy_n(held_.begin(), count, retried_.begin());
@@ -46,9 +46,19 @@ void VxlanPort::flush(bool abandon) noexcept {
     }
 }
 
+void VxlanPort::begin_turn() noexcept {
+    now_s_ = static_cast<std::uint32_t>(monotonic_ns() / ns_per_s);
+    sender_.begin_turn(now_s_, counters_);
+}
+
+/// The error queue of the socket is where the kernel says what it is done with.
+bool VxlanPort::survives_error() noexcept {
+    sender_.settle(static_cast<std::uint32_t>(monotonic_ns() / ns_per_s), counters_);
+    return true;
+}
+
 /// Stages and sends in order until there is no room; what follows is held.
 void VxlanPort::transmit(std::span<Packet* const> packets) noexcept {
-    now_s_ = static_cast<std::uint32_t>(monotonic_ns() / ns_per_s);
     for (Packet* packet : packets) {
         if (!take(packet)) {
             hold(packet);
@@ -74,6 +84,7 @@ bool VxlanPort::take(Packet* packet) noexcept {
     }
     packet->copied = outcome == Outcome::staged;
     complete(packet);
+    sender_.send_complete(counters_);
     return true;
 }
 

@@ -26,8 +26,9 @@
 // A packet goes to where its destination was heard of, or is said to be (vxlan_table.hpp); all others, and what is for
 // many, go to every remote endpoint (head-end replication).
 //
-// Back-pressure is the socket's: while it has no room, packets are held in order until its descriptor is writable. So are
-// those that are left when a turn's datagrams are spent: the descriptor is writable then, and the next turn comes at once.
+// Back-pressure is the socket's: while it has no room, packets are held in order until its descriptor is writable. So
+// are those that are left when a turn's datagrams are spent: the descriptor is writable then, and the next turn comes
+// at once.
 
 namespace uvif {
 
@@ -44,7 +45,7 @@ struct VxlanNetwork {
 class VxlanPort final : public Port {
 public:
     /// With `receives` it is the one that hands packets to the guest.
-    VxlanPort(UniqueFd fd, VxlanNetwork& network, bool receives, unsigned guest_mtu);
+    VxlanPort(UniqueFd fd, VxlanNetwork& network, VxlanBuffers buffers, bool receives, unsigned guest_mtu);
     ~VxlanPort() override;
 
     [[nodiscard]] bool writable() const noexcept override { return !sender_.blocked() && held_count_ == 0; }
@@ -52,6 +53,7 @@ public:
     void flush(bool abandon) noexcept override;
     std::size_t receive(std::span<Packet*> packets) noexcept override;
     [[nodiscard]] int fd() const noexcept override { return fd_.get(); }
+    [[nodiscard]] bool survives_error() noexcept override;
     [[nodiscard]] const PortCounters& counters() const noexcept override { return counters_; }
 
 private:
@@ -63,6 +65,7 @@ private:
     };
     enum class Outcome : std::uint8_t { staged, dropped, no_room };
 
+    void begin_turn() noexcept;
     void transmit(std::span<Packet* const> packets) noexcept;
     [[nodiscard]] bool take(Packet* packet) noexcept;
     Outcome stage(const Packet& packet) noexcept;

@@ -7,6 +7,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 namespace uvif {
 
@@ -27,13 +28,21 @@ std::uint64_t PortCounters::* reason_of(int error) noexcept {
 
 }  // namespace
 
-VxlanSender::VxlanSender(int fd, std::uint16_t port, std::span<const SocketAddress> remotes)
-    : fd_(fd), port_(port), remotes_(remotes), buffer_(std::make_unique_for_overwrite<std::byte[]>(room)) {}
+VxlanSender::VxlanSender(int fd, std::uint16_t port, std::span<const SocketAddress> remotes, VxlanBuffers buffers)
+    : fd_(fd), port_(port), remotes_(remotes), buffers_(std::move(buffers)) {
+    buffers_.attach(fd);
+}
+
+void VxlanSender::begin_turn(std::uint32_t now_s, PortCounters& counters) noexcept {
+    now_s_ = now_s;
+    allowance_ = limits::vxlan_datagrams_per_turn;
+    buffers_.settle(now_s, false, counters);
+}
 
 bool VxlanSender::has_room(std::size_t datagrams, std::size_t octets) const noexcept {
     // A run ends when it has either 64 datagrams or, since its datagrams are equal, more than half of what fits.
     const std::size_t runs = 2 + datagrams / run_datagrams_max + 2 * (octets / run_octets_max);
-    return used_ + octets <= room && run_count_ + runs <= runs_max;
+    return used_ + octets <= limits::vxlan_buffer_octets && run_count_ + runs <= runs_max;
 }
 
 bool VxlanSender::extends_run(const std::optional<UnderlayAddress>& to, std::size_t octets) const noexcept {
@@ -62,13 +71,19 @@ std::span<std::byte> VxlanSender::stage(const std::optional<UnderlayAddress>& to
     run.begins |= std::uint64_t{begins_packet} << run.datagrams;
     run.octets += octets;
     ++run.datagrams;
-    const std::span<std::byte> place(buffer_.get() + used_, octets);
+    const std::span<std::byte> place(buffers_.current() + used_, octets);
     used_ += octets;
     return place;
 }
 
 bool VxlanSender::goes_whole(const Run& run) const noexcept {
     return run.datagrams == 1 || (cuts_runs_ && !run.split);
+}
+
+/// What goes to all remotes does not: each of them would hold the buffer.
+bool VxlanSender::goes_zerocopy(const Position& at) noexcept {
+    const Run& run = runs_[at.run];
+    return run.at && goes_whole(run) && buffers_.lends(*run.at, run.octets, now_s_);
 }
 
 /// Makes a message of what is at a position, and returns the position behind it.
@@ -81,7 +96,7 @@ VxlanSender::Position VxlanSender::prepare_message(std::size_t index, const Posi
     const std::size_t octets = whole ? run.octets : std::min(run.each, run.octets - from);
     message.count = whole ? run.datagrams : 1;
     message.datagrams = whole ? ~std::uint64_t{0} : std::uint64_t{1} << at.datagram;
-    message.piece = {.iov_base = buffer_.get() + run.begin + from, .iov_len = octets};
+    message.piece = {.iov_base = buffers_.current() + run.begin + from, .iov_len = octets};
     msghdr header{};
     header.msg_name = const_cast<sockaddr_storage*>(&to.storage);
     header.msg_namelen = to.length;
@@ -113,12 +128,20 @@ VxlanSender::Position VxlanSender::prepare_message(std::size_t index, const Posi
     return next;
 }
 
-std::size_t VxlanSender::prepare() noexcept {
+/// Messages that share a system call: one alone with `zerocopy`, or those in front of the next such.
+std::size_t VxlanSender::prepare(bool zerocopy, std::size_t end) noexcept {
+    if (zerocopy) {
+        prepare_message(0, next_);
+        return 1;
+    }
     std::size_t count = 0;
     std::uint32_t datagrams = 0;
-    for (Position at = next_; count < messages_max && at.run < run_count_ && datagrams < allowance_; ++count) {
+    for (Position at = next_; count < messages_max && at.run < end && datagrams < allowance_; ++count) {
         at = prepare_message(count, at);
         datagrams += messages_[count].count;
+        if (at.run < end && goes_zerocopy(at)) {
+            return count + 1;
+        }
     }
     return count;
 }
@@ -146,15 +169,34 @@ void VxlanSender::settle(std::size_t index, int error, PortCounters& counters) n
 }
 
 void VxlanSender::send(PortCounters& counters) noexcept {
+    if (send_up_to(run_count_, counters)) {
+        clear();
+    }
+}
+
+/// The last one may still grow.
+void VxlanSender::send_complete(PortCounters& counters) noexcept {
+    if (run_count_ != 0 && runs_[run_count_ - 1].begin - runs_[next_.run].begin >= long_octets) {
+        (void)send_up_to(run_count_ - 1, counters);
+    }
+}
+
+/// False: what is left has to wait.
+bool VxlanSender::send_up_to(std::size_t end, PortCounters& counters) noexcept {
     blocked_ = false;
-    while (next_.run < run_count_) {
+    while (next_.run < end) {
         if (allowance_ == 0) {
             blocked_ = true;
-            return;
+            return false;
         }
-        const std::size_t count = prepare();
+        const bool zerocopy = goes_zerocopy(next_);
+        const std::size_t count = prepare(zerocopy, end);
         ++counters.system_calls;
-        const int sent = ::sendmmsg(fd_, headers_.data(), static_cast<unsigned>(count), MSG_DONTWAIT);
+        const int sent = ::sendmmsg(fd_, headers_.data(), static_cast<unsigned>(count),
+                                    MSG_DONTWAIT | (zerocopy ? MSG_ZEROCOPY : 0));
+        if (zerocopy && sent == 1) {
+            buffers_.lent(*runs_[next_.run].at);
+        }
         for (std::size_t i = 0; sent > 0 && i < static_cast<std::size_t>(sent); ++i) {
             settle(i, 0, counters);
         }
@@ -164,9 +206,13 @@ void VxlanSender::send(PortCounters& counters) noexcept {
         const int error = errno;
         if (error == EAGAIN) {
             blocked_ = true;
-            return;
+            return false;
         }
         Run& run = runs_[next_.run];
+        if (zerocopy) {
+            buffers_.refused(*run.at, now_s_, counters);
+            continue;
+        }
         const bool cut = goes_whole(run) && run.datagrams > 1;
         if (cut && (error == EIO || error == EINVAL || error == EMSGSIZE)) {
             cuts_runs_ = cuts_runs_ && error != EIO;
@@ -175,6 +221,12 @@ void VxlanSender::send(PortCounters& counters) noexcept {
             settle(0, error, counters);
         }
     }
+    return true;
+}
+
+/// Nothing is staged any more.
+void VxlanSender::clear() noexcept {
+    buffers_.advance();
     used_ = 0;
     run_count_ = 0;
     next_ = {};
@@ -184,9 +236,7 @@ void VxlanSender::abandon(PortCounters& counters) noexcept {
     for (; next_.run < run_count_; ++next_.run) {
         count_dropped(runs_[next_.run], &PortCounters::dropped_held_up, counters);
     }
-    used_ = 0;
-    run_count_ = 0;
-    next_ = {};
+    clear();
     blocked_ = false;
 }
 

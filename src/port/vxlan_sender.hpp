@@ -6,39 +6,39 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <span>
 
 #include "packet/packet.hpp"
 #include "port/port.hpp"
 #include "port/vxlan_address.hpp"
+#include "port/vxlan_buffers.hpp"
 #include "runtime/limits.hpp"
 
 // Theory of operation
 //
-// Datagrams are staged one behind the other in one buffer. Those that follow each other, go to the same endpoint and
-// are of one length (the last may be shorter) are a run: one message, which the kernel or the network card cuts
-// (UDP_SEGMENT). That is worth more than anything else here, and bulk data is all runs. What goes to every remote is
-// staged once, and is one message for each. All messages of a batch share system calls.
+// Datagrams are staged one behind the other in a buffer (vxlan_buffers.hpp). Those that follow each other, go to the
+// same endpoint and are of one length (the last may be shorter) are a run: one message, which the kernel or the network
+// card cuts (UDP_SEGMENT). That is worth more than anything else here, and bulk data is all runs. What goes to every
+// remote is staged once, and is one message for each. All messages of a batch share system calls.
+//
+// A run that is long goes with MSG_ZEROCOPY where that is worth it, in a system call of its own. Long runs are sent as
+// soon as they are complete, while they are in the cache.
 //
 // Where a run cannot be sent whole its datagrams are sent alone: those of a device that computes no checksums for ever
 // (EIO), others that once (EINVAL, EMSGSIZE: at least one is too long).
 //
-// When the socket has no room (EAGAIN), what is staged stays, and nothing more may be staged until it has gone. The same
-// when a turn's datagrams are spent: one GSO packet for many may be a thousand of them to each remote, and meanwhile the
-// other queues of the worker wait.
+// When the socket has no room (EAGAIN), what is staged stays, and nothing more may be staged until it has gone. The
+// same when a turn's datagrams are spent: one GSO packet for many may be a thousand of them to each remote, and
+// meanwhile the other queues of the worker wait.
 
 namespace uvif {
 
 /// Thread rule: one thread.
 class VxlanSender {
 public:
-    /// Room for the largest packet as its smallest segments: limits::segments_per_packet headers, and more.
-    static constexpr std::size_t room = std::size_t{256} * 1024;
-
     /// The descriptor and the remotes outlive it.
-    VxlanSender(int fd, std::uint16_t port, std::span<const SocketAddress> remotes);
+    VxlanSender(int fd, std::uint16_t port, std::span<const SocketAddress> remotes, VxlanBuffers buffers);
 
     /// Whether so many datagrams of so many octets in all can be staged before the next send().
     [[nodiscard]] bool has_room(std::size_t datagrams, std::size_t octets) const noexcept;
@@ -47,18 +47,23 @@ public:
     [[nodiscard]] std::span<std::byte> stage(const std::optional<UnderlayAddress>& to, std::size_t octets,
                                              bool begins_packet) noexcept;
     /// From here on limits::vxlan_datagrams_per_turn may be sent.
-    void begin_turn() noexcept { allowance_ = limits::vxlan_datagrams_per_turn; }
+    void begin_turn(std::uint32_t now_s, PortCounters& counters) noexcept;
     /// Sends what is staged, or as much as there is room for and the turn allows.
     void send(PortCounters& counters) noexcept;
+    /// Sends runs that are complete, when they are long.
+    void send_complete(PortCounters& counters) noexcept;
     /// What is staged waits for room, or for the next turn.
     [[nodiscard]] bool blocked() const noexcept { return blocked_; }
     void abandon(PortCounters& counters) noexcept;
+    /// Hears what the kernel is done with.
+    void settle(std::uint32_t now_s, PortCounters& counters) noexcept { buffers_.settle(now_s, true, counters); }
 
 private:
     static constexpr std::size_t runs_max = 192;
     static constexpr std::size_t messages_max = 64;
     static constexpr std::uint32_t run_datagrams_max = 64;  // UDP_MAX_SEGMENTS; newer kernels take more
     static constexpr std::size_t run_octets_max = 65507;    // a 16-bit length, less IPv4 and UDP headers
+    static constexpr std::size_t long_octets = std::size_t{48} * 1024;
 
     struct Run {
         std::size_t begin = 0;
@@ -91,7 +96,10 @@ private:
 
     [[nodiscard]] bool extends_run(const std::optional<UnderlayAddress>& to, std::size_t octets) const noexcept;
     [[nodiscard]] bool goes_whole(const Run& run) const noexcept;
-    std::size_t prepare() noexcept;
+    [[nodiscard]] bool goes_zerocopy(const Position& at) noexcept;
+    std::size_t prepare(bool zerocopy, std::size_t end) noexcept;
+    bool send_up_to(std::size_t end, PortCounters& counters) noexcept;
+    void clear() noexcept;
     Position prepare_message(std::size_t index, const Position& at) noexcept;
     static void count_dropped(const Run& run, std::uint64_t PortCounters::* reason, PortCounters& counters) noexcept;
     void settle(std::size_t index, int error, PortCounters& counters) noexcept;
@@ -103,7 +111,8 @@ private:
     bool blocked_ = false;
     std::uint32_t allowance_ = 0;  ///< datagrams that may still be sent in this turn
 
-    std::unique_ptr<std::byte[]> buffer_;
+    VxlanBuffers buffers_;
+    std::uint32_t now_s_ = 0;
     std::size_t used_ = 0;
     std::array<Run, runs_max> runs_;
     std::size_t run_count_ = 0;

@@ -99,6 +99,21 @@ inline constexpr int vxlan_receive_buffer = 4 << 20;
 /// other queues of the worker have theirs. 64 whole GSO packets of an MTU of 1450 to one endpoint stay below it.
 inline constexpr std::uint32_t vxlan_datagrams_per_turn = 4096;
 
+/// Octets of a buffer that datagrams are staged in: room for the largest packet as its smallest segments, each behind
+/// headers of its own (segments_per_packet).
+inline constexpr std::size_t vxlan_buffer_octets = std::size_t{256} * 1024;
+
+/// Such buffers of a queue: as many but one may be lent to the kernel. 2 MiB of address space, of which what is used
+/// becomes memory.
+inline constexpr std::size_t vxlan_buffers = 8;
+
+/// Messages of up to 64 KiB that one destination may have been sent, and not taken: it then holds half of the buffers.
+/// At 10 Gbit/s they last 200 us, longer than a network card needs to say that it is done.
+inline constexpr std::uint32_t vxlan_lent_messages = 4;
+
+/// Seconds in which a destination is sent copies, after the kernel did not send from our buffers.
+inline constexpr std::uint32_t vxlan_lent_pause_s = 10;
+
 /// How long after the daemon's start a UDP port that is in use is asked for again: as tap_busy_ns.
 inline constexpr std::int64_t vxlan_busy_ns = tap_busy_ns;
 

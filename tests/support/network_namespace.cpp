@@ -8,7 +8,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <sstream>
 #include <stdexcept>
 #include <thread>
 
@@ -50,6 +53,27 @@ void NetworkNamespace::run(const std::function<void()>& function) const {
 bool NetworkNamespace::has_interface(const std::string& name) const {
     bool found = false;
     run([&] { found = ::if_nametoindex(name.c_str()) != 0; });
+    return found;
+}
+
+long NetworkNamespace::counter(const std::string& group, const std::string& name) const {
+    long found = -1;
+    run([&] {
+        // Two lines a group: names, then values.
+        std::ifstream file("/proc/thread-self/net/snmp");
+        for (std::string names, values; std::getline(file, names) && std::getline(file, values);) {
+            std::istringstream keys(names);
+            std::istringstream numbers(values);
+            std::string key;
+            std::string number;
+            if (!(keys >> key && numbers >> number) || key != group + ":") {
+                continue;
+            }
+            while (keys >> key && numbers >> number) {
+                found = key == name ? std::atol(number.c_str()) : found;
+            }
+        }
+    });
     return found;
 }
 

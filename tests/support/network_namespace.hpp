@@ -19,6 +19,8 @@ public:
     /// Runs `function` on a thread that is in it. Sockets made there stay in it.
     void run(const std::function<void()>& function) const;
     [[nodiscard]] bool has_interface(const std::string& name) const;
+    /// A counter of its kernel's, such as "Tcp", "InCsumErrors" (/proc/net/snmp); -1: there is none.
+    [[nodiscard]] long counter(const std::string& group, const std::string& name) const;
     /// Runs a shell command in it; false and its output as a test failure when it fails.
     bool shell(const std::string& command) const;
 

@@ -7,10 +7,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
-#include <fstream>
 #include <functional>
-#include <map>
-#include <sstream>
 #include <string>
 
 #include "packet/checksum.hpp"
@@ -110,26 +107,8 @@ protected:
         return nullptr;
     }
 
-    /// A counter of the far kernel's, such as "Tcp", "InSegs".
-    long counter(const std::string& group, const std::string& name) {
-        std::map<std::string, long> found;
-        far_->run([&] {
-            std::ifstream file("/proc/thread-self/net/snmp");
-            for (std::string names, values; std::getline(file, names) && std::getline(file, values);) {
-                std::istringstream a(names);
-                std::istringstream b(values);
-                std::string key;
-                std::string value;
-                for (std::string first; a >> key && b >> value;) {
-                    first = first.empty() ? key : first;
-                    if (key != first) {
-                        found[first + key] = std::atol(value.c_str());
-                    }
-                }
-            }
-        });
-        return found.at(group + ":" + name);
-    }
+    /// A counter of the far kernel's.
+    [[nodiscard]] long counter(const char* group, const char* name) const { return far_->counter(group, name); }
 
     Packets packets_;
     std::optional<test::NetworkNamespace> far_;

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: MIT
+//
+// Theory of operation
+//
+// The underlay is one end of a veth pair. What leaves by it is dropped at the other end before anything looks at it, as
+// a network card would have it gone: the kernel then never copies. Or it is looked at, by a packet socket, which has
+// the kernel copy at that moment, and shows what stood in the buffer then.
+#include <gmock/gmock.h>
+#include <linux/bpf.h>
+#include <poll.h>
+#include <sys/syscall.h>
+
+#include <array>
+#include <cstring>
+
+#include "port/vxlan_endpoint.hpp"
+#include "unit/port/network.hpp"
+#include "unit/port/packets.hpp"
+
+namespace uvif {
+namespace {
+
+using namespace frames;
+
+/// Drops all that comes in by an interface, as long as it lives. TCX: Linux 6.6.
+class DropAll {
+public:
+    explicit DropAll(const char* name) {
+        std::array<bpf_insn, 2> program{};
+        program[0].code = BPF_ALU64 | BPF_MOV | BPF_K;
+        program[0].imm = 2;  // TCX_DROP
+        program[1].code = BPF_JMP | BPF_EXIT;
+        bpf_attr load{};
+        load.prog_type = BPF_PROG_TYPE_SCHED_CLS;
+        load.insns = reinterpret_cast<std::uint64_t>(program.data());
+        load.insn_cnt = program.size();
+        load.license = reinterpret_cast<std::uint64_t>("MIT");
+        program_.reset(static_cast<int>(::syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load)));
+        bpf_attr link{};
+        link.link_create.prog_fd = static_cast<std::uint32_t>(program_.get());
+        link.link_create.target_fd = ::if_nametoindex(name);
+        link.link_create.attach_type = 46;  // BPF_TCX_INGRESS, which older headers do not have
+        link_.reset(static_cast<int>(::syscall(SYS_bpf, BPF_LINK_CREATE, &link, sizeof link)));
+    }
+    [[nodiscard]] explicit operator bool() const { return program_ && link_; }
+
+private:
+    UniqueFd program_, link_;
+};
+
+class VxlanZerocopyTest : public NetworkTest {
+protected:
+    static constexpr Mac near{2, 0, 0, 0, 0, 7};  ///< behind 10.9.0.2, which is there
+    static constexpr Mac lost{2, 0, 0, 0, 0, 8};  ///< behind 10.9.0.9, which answers no ARP
+    static constexpr Mac here{2, 0, 0, 0, 0, 9};  ///< behind an address of this host
+    static constexpr unsigned burst = 40;         ///< frames that make one long message
+
+    void SetUp() override {
+        NetworkTest::SetUp();
+        if (IsSkipped()) {
+            return;
+        }
+        ASSERT_TRUE(run(
+            "ip link set lo up; ip link add uvif-u type veth peer name uvif-v && ip addr add 10.9.0.1/24 dev uvif-u && "
+            "ip link set uvif-u up && ip link set uvif-v up && "
+            "ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:ff dev uvif-u"));
+        set_neighbour("retrans_time_ms", 20000);  // nothing is given up unless a test wants it
+        const auto config = parse_vxlan_config(
+            "vni=42,local=10.9.0.1,fdb=02:00:00:00:00:07@10.9.0.2,fdb=02:00:00:00:00:08@10.9.0.9,"
+            "fdb=02:00:00:00:00:09@127.0.0.2");
+        ASSERT_TRUE(config) << config.error().message;
+        auto endpoint = VxlanEndpoint::open(*config);
+        ASSERT_TRUE(endpoint) << endpoint.error().message;
+        endpoint_ = std::move(*endpoint);
+        auto port = endpoint_->queue(0);
+        ASSERT_TRUE(port) << port.error().message;
+        port_ = std::move(*port);
+    }
+
+    void TearDown() override {
+        port_.reset();
+        endpoint_.reset();
+        run("ip link del uvif-u");
+    }
+
+    static void set_neighbour(const char* name, int value) {
+        std::ofstream(std::string("/proc/sys/net/ipv4/neigh/uvif-u/") + name) << value;
+    }
+
+    static Octets frame(const Mac& to, unsigned mark, std::size_t length) {
+        Octets octets = ethernet(type_experimental) + Octets(length, static_cast<std::byte>(mark));
+        std::memcpy(octets.data(), to.data(), to.size());
+        return octets;
+    }
+
+    /// Frames that are one message; all of them filled with `mark`.
+    void submit(const Mac& to, unsigned mark = 0, std::size_t length = 1400) {
+        std::vector<Packet*> batch;
+        for (unsigned i = 0; i < burst; ++i) {
+            batch.push_back(packets_.make(frame(to, mark, length)));
+        }
+        port_->submit(batch);
+        EXPECT_EQ(packets_.completed().size(), burst) << "nobody waits for the kernel";
+        EXPECT_TRUE(port_->writable());
+    }
+
+    /// Hears all that the kernel says until it has been silent for so long.
+    void settle(int silence_ms = 0) {
+        pollfd entry{port_->fd(), 0, 0};
+        while (::poll(&entry, 1, silence_ms) == 1 && (entry.revents & POLLERR) != 0) {
+            ASSERT_TRUE(port_->survives_error());
+        }
+    }
+
+    /// Waits until the kernel has been done with so many messages without having copied them.
+    bool sees_sent(std::uint64_t count) {
+        for (const std::int64_t deadline = monotonic_ns() + 20 * ns_per_s; counters().zerocopy_sent < count;) {
+            if (monotonic_ns() > deadline) {
+                return false;
+            }
+            settle(20);
+        }
+        return true;
+    }
+
+    static std::uint64_t sent_by_device() {
+        std::ifstream file("/proc/thread-self/net/dev");
+        for (std::string word; file >> word;) {
+            if (word == "uvif-u:") {
+                std::uint64_t octets = 0;
+                for (int column = 0; column < 9; ++column) {
+                    file >> octets;
+                }
+                return octets;
+            }
+        }
+        return 0;
+    }
+
+    [[nodiscard]] const PortCounters& counters() const { return port_->counters(); }
+
+    Packets packets_;
+    std::unique_ptr<VxlanEndpoint> endpoint_;
+    std::unique_ptr<Port> port_;
+};
+
+TEST_F(VxlanZerocopyTest, CountsWhatLeavesByADevice) {
+    const DropAll drop("uvif-v");
+    if (!drop) {
+        GTEST_SKIP() << "this kernel cannot drop what a device receives before it is looked at (TCX)";
+    }
+    for (int i = 0; i < 100; ++i) {
+        submit(near);
+    }
+    settle();
+    EXPECT_EQ(counters().zerocopy_sent, 100U);
+    EXPECT_EQ(counters().zerocopy_copied, 0U);
+    EXPECT_EQ(counters().submit_dropped, 0U);
+    EXPECT_GT(sent_by_device(), 100U * burst * 1400U);
+}
+
+TEST_F(VxlanZerocopyTest, CopiesWhatIsShort) {
+    const DropAll drop("uvif-v");
+    for (const std::size_t length : {60U, 1000U}) {
+        submit(near, 0, length);
+    }
+    settle();
+    EXPECT_EQ(counters().zerocopy_sent + counters().zerocopy_copied, 0U);
+}
+
+/// Nobody but this host is there: the kernel copies, says so, and is not asked again so soon.
+TEST_F(VxlanZerocopyTest, PausesWhereTheKernelCopies) {
+    for (int i = 0; i < 20; ++i) {
+        submit(here);
+        settle();
+    }
+    EXPECT_EQ(counters().zerocopy_copied, 1U);
+    EXPECT_EQ(counters().zerocopy_sent, 0U);
+    EXPECT_EQ(counters().submit_dropped, 0U);
+}
+
+TEST_F(VxlanZerocopyTest, FallsBackWithoutOffloads) {
+    if (!run("ethtool -K uvif-u tx off")) {
+        GTEST_SKIP() << "ethtool is missing";
+    }
+    const std::uint64_t before = sent_by_device();
+    for (int i = 0; i < 5; ++i) {
+        submit(near);
+    }
+    settle();
+    EXPECT_EQ(counters().zerocopy_sent, 0U);
+    EXPECT_EQ(counters().submit_dropped, 0U);
+    EXPECT_GT(sent_by_device() - before, 5U * burst * 1400U) << "one by one";
+}
+
+TEST_F(VxlanZerocopyTest, SaysWhatIsTooLong) {
+    submit(near, 0, 1450);
+    EXPECT_EQ(counters().submit_dropped, 0U);
+    submit(near, 0, 1451);
+    settle();
+    EXPECT_EQ(counters().dropped_too_long, burst);
+    submit(near);
+    EXPECT_EQ(counters().submit_dropped, burst);
+}
+
+/// What is parked in the kernel is not written over, though much else is sent meanwhile.
+TEST_F(VxlanZerocopyTest, KeepsWhatTheKernelStillReads) {
+    submit(lost, 1);
+    for (unsigned i = 0; i < 50; ++i) {
+        submit(near, 2);
+        submit(here, 3);
+    }
+    HostSide far("uvif-v");
+    ASSERT_TRUE(run("ip neigh replace 10.9.0.9 lladdr 02:00:00:00:00:fe dev uvif-u nud permanent"));
+    constexpr std::size_t front = 14 + 20 + 8;
+    for (unsigned found = 0; found < burst;) {
+        const auto got = far.receive();
+        ASSERT_TRUE(got) << found;
+        const Octets& octets = got->second;
+        const Octets expected = octets_of(*packets_.make(frame(lost, 1, 1400)));
+        for (std::size_t at = front; at + 8 + expected.size() <= octets.size(); at += 8 + expected.size(), ++found) {
+            ASSERT_TRUE(
+                std::equal(expected.begin(), expected.end(), octets.begin() + static_cast<std::ptrdiff_t>(at) + 8))
+                << found;
+        }
+    }
+}
+
+/// Nothing calls back what waits for an answer to ARP: it holds some buffers, others get along with the rest.
+TEST_F(VxlanZerocopyTest, HoldsLittleForWhoDoesNotAnswer) {
+    const DropAll drop("uvif-v");
+    if (!drop) {
+        GTEST_SKIP() << "this kernel cannot drop what a device receives before it is looked at (TCX)";
+    }
+    set_neighbour("retrans_time_ms", 100);
+    set_neighbour("unres_qlen_bytes", 10 << 20);  // or it would soon drop the oldest
+    for (int i = 0; i < 10; ++i) {
+        submit(lost);
+    }
+    settle();
+    EXPECT_EQ(counters().zerocopy_sent, 0U);
+    submit(near);
+    settle();
+    EXPECT_EQ(counters().zerocopy_sent, 1U) << "there is room for others";
+    EXPECT_TRUE(sees_sent(1U + limits::vxlan_lent_messages)) << "it is given up, and they with it";
+    settle(100);
+    EXPECT_EQ(counters().zerocopy_sent, 1U + limits::vxlan_lent_messages) << "the others of the ten were copied";
+    for (int i = 0; i < 20; ++i) {
+        submit(near);
+    }
+    settle();
+    EXPECT_EQ(counters().zerocopy_sent, 21U + limits::vxlan_lent_messages) << "all buffers are back";
+}
+
+/// A port that goes leaves nothing behind that it would have to wait for.
+TEST_F(VxlanZerocopyTest, GoesWhileTheKernelReads) {
+    submit(lost);
+    const std::int64_t begun = monotonic_ns();
+    port_.reset();
+    EXPECT_LT(monotonic_ns() - begun, ns_per_s / 10);
+}
+
+}  // namespace
+}  // namespace uvif
