@@ -27,12 +27,13 @@ namespace uvif::netback {
     X(crosses_page, "slot that leaves its page")                                         \
     X(gso_invalid, "GSO extra of size 0 or of an unknown type")
 
-#define UVIF_RX_DROPS(X)                                                                             \
-    X(no_scatter_gather, "packet above one page for a guest without feature-sg")                     \
-    X(no_segments, "TCP segments to be (GSO) for a guest that does not take them")                   \
-    X(no_buffers, "no room on the ring and the guest does not announce when it makes some")          \
-    X(stalled, "of another guest, while this one had posted no room for longer than pages are held") \
-    X(tx_grant_failed, "of another guest, whose grant could not be copied")                          \
+#define UVIF_RX_DROPS(X)                                                                                   \
+    X(no_scatter_gather, "packet above one page for a guest without feature-sg")                           \
+    X(no_segments, "TCP segments to be (GSO) for a guest that does not take them")                         \
+    X(expired, "waited 10 s for the guest to post as many slots as the packet needs")                      \
+    X(no_buffers, "waited 30 ms for slots of a guest that does not announce them (feature-rx-notify)")     \
+    X(held_too_long, "of another guest, while this one had posted no room for longer than pages are held") \
+    X(tx_grant_failed, "of another guest, whose grant could not be copied")                                \
     X(rx_grant_failed, "a grant of the guest's buffers could not be copied to")
 
 #define UVIF_NAME(name, sentence) name,
@@ -79,6 +80,7 @@ struct RxCounters {
     std::uint64_t passed = 0;       ///< of the packets, from another guest's pages
     std::uint64_t lazy_copies = 0;  ///< of these, copied apart meanwhile, because they had to wait
     std::uint64_t waits = 0;        ///< times a packet had to wait for the guest to post buffers
+    std::uint64_t stalls = 0;       ///< times the guest had posted too little for so long that it counted as stalled
     std::array<std::uint64_t, static_cast<std::size_t>(RxDrop::count)> drops{};
 };
 

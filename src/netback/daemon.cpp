@@ -191,12 +191,23 @@ void Daemon::discover(std::string_view domain) {
         if (!id || vifs_.contains(*id) || hypervisor_.other_netback_serves(id->domain, id->handle)) {
             continue;
         }
-        const Surroundings around{*store_, workers_, settings_, switching_, tunnel_,
+        const Surroundings around{*store_,
+                                  workers_,
+                                  settings_,
+                                  switching_,
+                                  tunnel_,
                                   [this](VifId found, std::uint64_t connection, Rogue reason) {
                                       mailbox_->post([this, found, connection, reason] {
                                           if (const auto vif = vifs_.find(found); vif != vifs_.end()) {
                                               vif->second->found_rogue(connection, reason);
                                               dirty_.insert(found);
+                                          }
+                                      });
+                                  },
+                                  [this](VifId found, std::uint64_t connection, bool stalled) {
+                                      mailbox_->post([this, found, connection, stalled] {
+                                          if (const auto vif = vifs_.find(found); vif != vifs_.end()) {
+                                              vif->second->found_stalled(connection, stalled);
                                           }
                                       });
                                   }};

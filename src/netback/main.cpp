@@ -30,6 +30,7 @@ struct Options {
     Settings settings;
     LogLevel log_level = LogLevel::info;
     unsigned spin_us = 20;
+    unsigned rx_stall_ms = limits::rx_stall_ns / ns_per_ms;
 };
 
 void declare(CLI::App& app, Options& options) {
@@ -67,6 +68,10 @@ void declare(CLI::App& app, Options& options) {
                    "longest spin before a worker sleeps, in microseconds; 0: none, as where the clock is a system call")
         ->check(cli::whole_number(0, 1000000))
         ->capture_default_str();
+    app.add_option("--rx-stall-ms", options.rx_stall_ms,
+                   "how long a guest may take no packets before its interface loses its carrier; 0: for ever")
+        ->check(cli::whole_number(0, 86'400'000))
+        ->capture_default_str();
     app.add_flag(
         "--switch", options.settings.switched,
         "hand frames for another guest on the same bridge over directly: one copy, but no filter of the bridge "
@@ -100,6 +105,7 @@ Result<void> serve(Options& options, int signals) {
     }
     options.settings.port = std::move(*port);
     options.settings.spin_ns = options.spin_us * ns_per_us;
+    options.settings.rx_patience.stall_ns = options.rx_stall_ms * ns_per_ms;
     auto hypervisor = xen::open_hypervisor(options.hypervisor);
     if (!hypervisor) {
         return propagate(hypervisor);

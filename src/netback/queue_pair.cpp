@@ -36,6 +36,7 @@ Result<std::unique_ptr<QueuePair>> QueuePair::connect(Worker& worker, const Queu
 
 Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_port) {
     on_port_failed_ = config.on_port_failed;
+    on_stalled_ = config.on_stalled;
     xen::GrantTable& grants = worker_.grants();
     auto tx_page = MappedPage::map(grants, config.domain, config.keys.tx_ring);
     if (!tx_page) {
@@ -67,7 +68,7 @@ Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_por
     }
     tx_ = std::move(*tx);
     tx_->home().wake_by(*this);
-    auto rx = RxQueue::create(*rx_ring, config.domain, *port_, config.rx);
+    auto rx = RxQueue::create(*rx_ring, config.domain, *port_, config.rx, config.rx_patience);
     if (!rx) {
         return propagate(rx);
     }
@@ -147,6 +148,10 @@ bool QueuePair::turn() noexcept {
     }
     tx_->send(copies_);
     const bool released = release_held();
+    if (rx_->stalled() != stalled_) {
+        stalled_ = rx_->stalled();
+        on_stalled_(stalled_);
+    }
     if (port_->failed() && watched_) {
         give_up_port();
     }
@@ -217,7 +222,7 @@ bool QueuePair::arm() noexcept {
     // A port that holds up: the guest's requests wait in the ring, and news of more would be of no use.
     const bool tx_armed = !writable || tx_->arm();
     const auto hold_ends = earlier(tx_->hold_ends_ns(), rx_->hold_ends_ns());
-    if (const auto next = earlier(tx_->resume_ns(), hold_ends); next != 0) {
+    if (const auto next = earlier(earlier(tx_->resume_ns(), hold_ends), rx_->due_ns()); next != 0) {
         worker_.wake_at(*this, next);
     }
     const bool rx_armed = rx_->arm();

@@ -28,7 +28,9 @@ struct QueueConfig {
     FetchPolicy fetch;
     TxCredit* credit = nullptr;  ///< of the vif, whose queues share it
     bool resumed = false;        ///< another daemon served these rings before: events may have been lost in between
-    std::function<void()> on_port_failed = [] {};  ///< called on the worker's thread, once, when Port::failed()
+    RxPatience rx_patience;
+    std::function<void()> on_port_failed = [] {};        ///< called on the worker's thread, once, when Port::failed()
+    std::function<void(bool)> on_stalled = [](bool) {};  ///< there too: the guest takes no packets, or does again
 };
 
 /// Both rings of one queue, connected: the task that a worker runs. Made, used and destroyed on its worker's
@@ -83,6 +85,8 @@ private:
     Worker& worker_;
     OnRogue on_rogue_;
     std::function<void()> on_port_failed_;
+    std::function<void(bool)> on_stalled_;
+    bool stalled_ = false;  ///< as last told
     bool disabled_ = false;
     bool port_readable_ = true;  // unknown counts as yes; so does a port that reads ahead, which costs nothing to ask
     std::uint32_t interest_ = 0;

@@ -63,21 +63,27 @@ private:
 }  // namespace
 
 Result<std::unique_ptr<RxQueue>> RxQueue::create(ring::RxBackRing ring, xen::DomainId domain, Port& port,
-                                                 RxFeatures features) {
+                                                 RxFeatures features, RxPatience patience) {
+    if (!features.announces_buffers) {
+        patience.expiry_ns = std::min(patience.expiry_ns, limits::rx_unannounced_ns);
+        patience.stall_ns = 0;  // as the reference: to post late is no fault of such a guest
+    }
     auto buffers = BufferPool::create(packets_per_turn + port.reads_ahead(), limits::packet_length + 1);
     if (!buffers) {
         return propagate(buffers);
     }
-    return std::unique_ptr<RxQueue>(new RxQueue(ring, domain, port, features, std::move(*buffers)));
+    return std::unique_ptr<RxQueue>(new RxQueue(ring, domain, port, features, patience, std::move(*buffers)));
 }
 
-RxQueue::RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeatures features, BufferPool buffers)
+RxQueue::RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeatures features,
+                 const RxPatience& patience, BufferPool buffers)
     : ring_(ring),
       domain_(domain),
       port_(port),
       features_(features),
       buffers_(std::move(buffers)),
-      packets_(buffers_.count()) {
+      packets_(buffers_.count()),
+      patience_(patience) {
     free_.reserve(packets_.size());
     for (Packet& packet : packets_) {
         packet.fragments[0] = {buffers_.take(), room_of_packet()};
@@ -87,7 +93,7 @@ RxQueue::RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeat
 }
 
 RxQueue::~RxQueue() {
-    for (Packet* packet : std::span(waiting_).subspan(waiting_begin_, waiting_end_ - waiting_begin_)) {
+    for (Packet* packet : waiting_.packets()) {
         if (is_passed(*packet)) {
             complete_from_elsewhere(packet);
         }
@@ -116,9 +122,10 @@ RxQueue::Gathered RxQueue::gather(bool may_receive, CopyBatch& copies) noexcept 
         result.port_empty = receive();
     }
     last_segment_ = copies.size();
-    const bool moved = waiting_begin_ != waiting_end_ && deliver(copies);
+    const std::uint64_t placed = counters_.packets;
+    const bool moved = !waiting_.empty() && deliver(copies);
     result.worked |= moved;
-    watch_hold(moved);
+    result.worked |= watch(moved, counters_.packets != placed);
     return result;
 }
 
@@ -134,40 +141,30 @@ bool RxQueue::publish(const CopyBatch& copies) noexcept {
     return notify;
 }
 
-void RxQueue::compact() noexcept {
-    if (waiting_begin_ == 0) {
-        return;
-    }
-    std::copy(waiting_.begin() + static_cast<std::ptrdiff_t>(waiting_begin_),
-              waiting_.begin() + static_cast<std::ptrdiff_t>(waiting_end_), waiting_.begin());
-    waiting_end_ -= waiting_begin_;
-    waiting_begin_ = 0;
-}
-
 /// True when there were any.
 bool RxQueue::take_passed() noexcept {
-    compact();
     if (!port_.has_passed()) {
         return false;
     }
-    if (stalled_) {
+    if (held_too_long_) {
         std::array<Packet*, packets_per_turn> packets;
         discard_passed(std::span(packets).first(port_.take_passed(packets)));
         return true;
     }
-    const std::size_t room = std::min(waiting_.size() - waiting_end_, passed_waiting_max - passed_waiting());
-    const std::size_t count = port_.take_passed(std::span(waiting_).subspan(waiting_end_, room));
-    waiting_end_ += count;
+    const std::span<Packet*> places = waiting_.places();
+    const std::size_t count =
+        port_.take_passed(places.first(std::min(places.size(), passed_waiting_max - passed_waiting())));
+    waiting_.add(count);
     return count != 0;
 }
 
 std::size_t RxQueue::passed_waiting() const noexcept {
-    const auto waiting = std::span(waiting_).subspan(waiting_begin_, waiting_end_ - waiting_begin_);
-    return static_cast<std::size_t>(std::ranges::count_if(waiting, [](const Packet* p) { return is_passed(*p); }));
+    return static_cast<std::size_t>(
+        std::ranges::count_if(waiting_.packets(), [](const Packet* p) { return is_passed(*p); }));
 }
 
 void RxQueue::discard_passed(std::span<Packet* const> packets) noexcept {
-    counters_.drops[static_cast<std::size_t>(RxDrop::stalled)] += packets.size();
+    counters_.drops[static_cast<std::size_t>(RxDrop::held_too_long)] += packets.size();
     std::ranges::for_each(packets, complete_from_elsewhere);
 }
 
@@ -176,31 +173,31 @@ bool RxQueue::receive() noexcept {
     std::size_t room = free_.size();
     if (port_.always_ready()) {
         // Such a port is asked only for what the guest has room for: it would fill the waiting line for nothing.
-        room = waiting_begin_ != waiting_end_ ? 0 : std::min<std::size_t>(room, ring_.available());
+        room = waiting_.empty() ? std::min<std::size_t>(room, ring_.available()) : 0;
     }
-    room = std::min(room, waiting_.size() - waiting_end_);
-    if (room == 0) {
+    std::span<Packet*> packets = waiting_.places();
+    packets = packets.first(std::min(packets.size(), room));
+    if (packets.empty()) {
         return false;
     }
     // The last freed come first: their buffers are still in the cache.
-    Packet** const first = waiting_.data() + waiting_end_;
-    for (std::size_t i = 0; i < room; ++i) {
-        first[i] = free_[free_.size() - 1 - i];
-        first[i]->fragments[0].length = room_of_packet();
+    for (std::size_t i = 0; i < packets.size(); ++i) {
+        packets[i] = free_[free_.size() - 1 - i];
+        packets[i]->fragments[0].length = room_of_packet();
     }
-    const std::size_t got = port_.receive(std::span<Packet*>(first, room));
+    const std::size_t got = port_.receive(packets);
     free_.resize(free_.size() - got);
-    waiting_end_ += got;
-    return got < room;
+    waiting_.add(got);
+    return got < packets.size();
 }
 
 /// Moves packets from the waiting line to the ring until one does not fit, or enough for a turn have. True when any
 /// moved.
 bool RxQueue::deliver(CopyBatch& copies) noexcept {
-    const std::size_t before = waiting_begin_;
+    const std::size_t before = waiting_.packets().size();
     const std::uint64_t enough = counters_.bytes + bytes_per_turn;
-    while (waiting_begin_ != waiting_end_ && counters_.bytes < enough && copies.room() >= segments_of_packet_max) {
-        Packet& packet = *waiting_[waiting_begin_];
+    while (!waiting_.empty() && counters_.bytes < enough && copies.room() >= segments_of_packet_max) {
+        Packet& packet = waiting_.front();
         if (packet.length > xen::page_size && !features_.scatter_gather) {
             discard(RxDrop::no_scatter_gather);
             continue;
@@ -211,52 +208,85 @@ bool RxQueue::deliver(CopyBatch& copies) noexcept {
         }
         finish_checksum(packet);
         if (!place(packet, copies)) {
-            if (rogue_ != Rogue::none) {
-                break;
-            }
-            if (features_.announces_buffers) {
-                break;
-            }
-            // Nobody would tell us when there is room: a packet may not be kept waiting (netif.h, feature-rx-notify).
-            discard(RxDrop::no_buffers);
+            break;
         }
     }
-    stalled_ = stalled_ && waiting_begin_ == before;
-    return waiting_begin_ != before;
+    return waiting_.packets().size() != before;
 }
 
-/// The clock is looked at when packets of others wait and nothing moves.
-void RxQueue::watch_hold(bool moved) noexcept {
-    stalled_ = stalled_ && waiting_begin_ != waiting_end_;
-    if (moved || (passed_waiting() == 0 && !port_.has_passed())) {
+/// What becomes of those that wait. True: some were discarded.
+bool RxQueue::watch(bool moved, bool placed) noexcept {
+    held_too_long_ = held_too_long_ && !moved && !waiting_.empty();
+    if (starved_slots_ != 0 && (placed || ring_.available() >= starved_slots_)) {
+        starved_slots_ = 0;
+        stalled_ = false;
+    }
+    if (moved || (waiting_.empty() && !port_.has_passed())) {
+        hold_ends_ns_ = due_ns_ = 0;
+        return false;
+    }
+    const std::int64_t now = patience_.clock();
+    if (passed_waiting() == 0 && !port_.has_passed()) {
         hold_ends_ns_ = 0;
     } else if (hold_ends_ns_ == 0) {
-        hold_ends_ns_ = monotonic_ns() + limits::hold_ns;
+        hold_ends_ns_ = now + limits::hold_ns;
+    }
+    waiting_.stand(now);
+    const bool expired = discard_expired(now);
+    due_ns_ = 0;
+    if (!waiting_.empty()) {
+        due_ns_ = waiting_.front_since_ns() + patience_.expiry_ns;
+        watch_for_stall(now);
+    }
+    return expired;
+}
+
+bool RxQueue::discard_expired(std::int64_t now_ns) noexcept {
+    bool any = false;
+    for (; !waiting_.empty() && now_ns - waiting_.front_since_ns() >= patience_.expiry_ns; any = true) {
+        discard(features_.announces_buffers ? RxDrop::expired : RxDrop::no_buffers);
+    }
+    return any;
+}
+
+/// The first of the line did not find the slots it needs.
+void RxQueue::watch_for_stall(std::int64_t now_ns) noexcept {
+    if (patience_.stall_ns == 0) {
+        return;
+    }
+    if (starved_slots_ == 0) {
+        starved_since_ns_ = now_ns;
+    }
+    starved_slots_ = slots_needed(waiting_.front());
+    const std::int64_t stalls_ns = starved_since_ns_ + patience_.stall_ns;
+    if (!stalled_ && now_ns >= stalls_ns) {
+        stalled_ = true;
+        ++counters_.stalls;
+    } else if (!stalled_) {
+        due_ns_ = std::min(due_ns_, stalls_ns);
     }
 }
 
 void RxQueue::release_held(xen::GrantTable& grants, CopyBatch& copies) noexcept {
     hold_ends_ns_ = 0;
-    stalled_ = true;
-    std::size_t kept = waiting_begin_;
-    for (std::size_t i = waiting_begin_; i < waiting_end_; ++i) {
-        Packet* packet = waiting_[i];
-        if (is_passed(*packet)) {
-            // There is one: the line is no longer than our own packets are many.
-            Packet& own = *free_.back();
-            const bool good = copy_apart(*packet, own, grants, copies);
-            complete_from_elsewhere(packet);
-            if (!good) {
-                ++counters_.drops[static_cast<std::size_t>(RxDrop::tx_grant_failed)];
-                continue;
-            }
-            ++counters_.lazy_copies;
-            free_.pop_back();
-            packet = &own;
+    held_too_long_ = true;
+    waiting_.filter([&](Packet*& packet) {
+        if (!is_passed(*packet)) {
+            return true;
         }
-        waiting_[kept++] = packet;
-    }
-    waiting_end_ = kept;
+        // There is one: the line is no longer than our own packets are many.
+        Packet& own = *free_.back();
+        const bool good = copy_apart(*packet, own, grants, copies);
+        complete_from_elsewhere(packet);
+        if (!good) {
+            ++counters_.drops[static_cast<std::size_t>(RxDrop::tx_grant_failed)];
+            return false;
+        }
+        ++counters_.lazy_copies;
+        free_.pop_back();
+        packet = &own;
+        return true;
+    });
 }
 
 bool RxQueue::copy_apart(Packet& passed, Packet& own, xen::GrantTable& grants, CopyBatch& copies) noexcept {
@@ -284,16 +314,13 @@ bool RxQueue::copy_apart(Packet& passed, Packet& own, xen::GrantTable& grants, C
 }
 
 void RxQueue::give_back(const std::function<bool(const Packet&)>& concerns) noexcept {
-    compact();
-    std::size_t kept = 0;
-    for (Packet* packet : std::span(waiting_).first(waiting_end_)) {
-        if (is_passed(*packet) && concerns(*packet)) {
+    waiting_.filter([&concerns](Packet* packet) {
+        const bool goes = is_passed(*packet) && concerns(*packet);
+        if (goes) {
             complete_from_elsewhere(packet);
-        } else {
-            waiting_[kept++] = packet;
         }
-    }
-    waiting_end_ = kept;
+        return !goes;
+    });
     port_.give_back(concerns);
 }
 
@@ -321,7 +348,8 @@ void RxQueue::finish_checksum(Packet& packet) noexcept {
 
 void RxQueue::discard(RxDrop reason) noexcept {
     ++counters_.drops[static_cast<std::size_t>(reason)];
-    Packet* const packet = waiting_[waiting_begin_++];
+    Packet* const packet = &waiting_.front();
+    waiting_.pop();
     if (is_passed(*packet)) {
         complete_from_elsewhere(packet);
     } else {
@@ -382,7 +410,7 @@ bool RxQueue::place(Packet& packet, CopyBatch& copies) noexcept {
         // Its buffer is read by the copy call of this turn, and not written before the next.
         free_.push_back(&packet);
     }
-    ++waiting_begin_;
+    waiting_.pop();
     return true;
 }
 
@@ -419,8 +447,10 @@ void RxQueue::note_failures(const CopyBatch& copies) noexcept {
 
 bool RxQueue::arm() noexcept {
     std::uint32_t needed = 0;
-    if (waiting_begin_ != waiting_end_) {
-        needed = slots_needed(*waiting_[waiting_begin_]);
+    if (!waiting_.empty()) {
+        needed = slots_needed(waiting_.front());
+    } else if (stalled_) {
+        needed = starved_slots_;
     } else if (port_.always_ready()) {
         needed = 1;
     }

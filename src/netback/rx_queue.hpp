@@ -7,9 +7,16 @@
 // copies into the guest's pages. publish, when the queue pair has had them done: one publication, at most one
 // notification.
 //
-// A packet that does not fit waits, and those behind it too: `waiting_` is bounded by its buffers, and what the port
-// has beyond them stays there (a TAP drops at its own queue's end). So a guest that posts nothing costs a fixed
-// amount of memory (XSA-392). While a packet waits, the event index asks for exactly the slots it needs.
+// A packet that does not fit waits, and those behind it too: the line is bounded by its buffers (4 MiB a queue), and
+// what the port has beyond them stays there (a TAP drops at its own queue's end). So a guest that posts nothing costs a
+// fixed amount of memory (XSA-392). While a packet waits, the event index asks for exactly the slots it needs. It waits
+// for limits::rx_expiry_ns, then it is dropped. A guest without feature-rx-notify need not tell of the slots it posts:
+// there it is limits::rx_unannounced_ns, at whose end the ring is looked at once more.
+//
+// A guest that has not posted, for limits::rx_stall_ns, the slots which the first of the line needs is stalled: one
+// free slot does not help a packet that needs two. It is again what it was when it has posted as many.
+//
+// The clock is looked at only in turns that find packets waiting and move none.
 //
 // Packets that another guest's queue passes on (the switch) come with that guest's pages: they are copied from there,
 // and go home once they are. They share the waiting line. When the guest posts no room for limits::hold_ns, those in
@@ -29,10 +36,13 @@
 
 #include "grant/copy_batch.hpp"
 #include "netback/counters.hpp"
+#include "netback/waiting_line.hpp"
 #include "packet/buffer_pool.hpp"
 #include "packet/packet.hpp"
 #include "port/port.hpp"
 #include "ring/back_ring.hpp"
+#include "runtime/clock.hpp"
+#include "runtime/limits.hpp"
 #include "xen/grant_table.hpp"
 
 namespace uvif::netback {
@@ -47,10 +57,17 @@ struct RxFeatures {
     bool announces_buffers = false;  ///< feature-rx-notify
 };
 
+/// How long a guest is waited for.
+struct RxPatience {
+    std::int64_t expiry_ns = limits::rx_expiry_ns;  ///< by a packet
+    std::int64_t stall_ns = limits::rx_stall_ns;    ///< before it counts as stalled; 0: it never does
+    std::int64_t (*clock)() noexcept = monotonic_ns;
+};
+
 class RxQueue {
 public:
     static Result<std::unique_ptr<RxQueue>> create(ring::RxBackRing ring, xen::DomainId domain, Port& port,
-                                                   RxFeatures features);
+                                                   RxFeatures features, RxPatience patience = {});
     RxQueue(const RxQueue&) = delete;
     RxQueue& operator=(const RxQueue&) = delete;
     ~RxQueue();
@@ -72,17 +89,20 @@ public:
     /// Copies those in the line into buffers of ours; the next turns discard the others. Between turns; `copies` is
     /// free for this.
     void release_held(xen::GrantTable& grants, CopyBatch& copies) noexcept;
+    /// The guest has posted too little for too long.
+    [[nodiscard]] bool stalled() const noexcept { return stalled_; }
+    /// Not 0: at this moment another turn is due, whatever the guest does: a packet expires, or the guest is stalled.
+    [[nodiscard]] std::int64_t due_ns() const noexcept { return due_ns_; }
+
     /// Gives back the packets that `concerns`, as the queue that they belong to goes away, or this one does.
     void give_back(const std::function<bool(const Packet&)>& concerns) noexcept;
 
-    /// Before sleeping: when a packet waits for slots (or the port always has one), asks for an event once they
-    /// are there. False: they are.
+    /// Before sleeping: when a packet waits for slots (or did, until the guest stalled; or the port always has one),
+    /// asks for an event once they are there. False: they are.
     [[nodiscard]] bool arm() noexcept;
 
     /// More can be taken from the port; otherwise its readiness is of no interest.
-    [[nodiscard]] bool wants_packets() const noexcept {
-        return !free_.empty() && waiting_end_ - waiting_begin_ < waiting_.size();
-    }
+    [[nodiscard]] bool wants_packets() const noexcept { return !free_.empty() && !waiting_.full(); }
 
     [[nodiscard]] Rogue rogue() const noexcept { return rogue_; }
     [[nodiscard]] const RxCounters& counters() const noexcept { return counters_; }
@@ -92,7 +112,7 @@ public:
     /// Slots that a packet takes on the ring.
     [[nodiscard]] static std::uint32_t slots_needed(const Packet& packet) noexcept;
 
-    static constexpr std::size_t packets_per_turn = 64;
+    static constexpr std::size_t packets_per_turn = WaitingLine::capacity;
 
 private:
     /// So that the guest works on the first packets while the next are copied. A whole ring of 64 KiB packets copied
@@ -101,7 +121,8 @@ private:
     /// So that neighbours that send without end leave the bridge its part.
     static constexpr std::size_t passed_waiting_max = packets_per_turn / 2;
 
-    RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeatures features, BufferPool buffers);
+    RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeatures features, const RxPatience& patience,
+            BufferPool buffers);
 
     /// One more than the largest packet: a larger one is seen.
     [[nodiscard]] std::uint32_t room_of_packet() const noexcept {
@@ -109,12 +130,13 @@ private:
     }
     /// Of another guest's queue.
     [[nodiscard]] static bool is_passed(const Packet& packet) noexcept { return packet.home != nullptr; }
-    void compact() noexcept;
     bool take_passed() noexcept;
     void discard_passed(std::span<Packet* const> packets) noexcept;
     bool receive() noexcept;
     [[nodiscard]] std::size_t passed_waiting() const noexcept;
-    void watch_hold(bool moved) noexcept;
+    bool watch(bool moved, bool placed) noexcept;
+    bool discard_expired(std::int64_t now_ns) noexcept;
+    void watch_for_stall(std::int64_t now_ns) noexcept;
     bool copy_apart(Packet& passed, Packet& own, xen::GrantTable& grants, CopyBatch& copies) noexcept;
     bool deliver(CopyBatch& copies) noexcept;
     [[nodiscard]] bool takes_segments(GsoType type) const noexcept;
@@ -132,13 +154,15 @@ private:
     BufferPool buffers_;
     std::vector<Packet> packets_;  ///< packets_per_turn, and those lent to the port
     std::vector<Packet*> free_;
-    // Received and not yet on the ring, in order: [waiting_begin_, waiting_end_).
-    std::array<Packet*, packets_per_turn> waiting_;
-    std::size_t waiting_begin_ = 0;
-    std::size_t waiting_end_ = 0;
+    WaitingLine waiting_;  ///< received and not yet on the ring
 
     std::int64_t hold_ends_ns_ = 0;
-    bool stalled_ = false;  ///< it was due, and no packet found room since
+    bool held_too_long_ = false;  ///< it was due, and no packet found room since
+    RxPatience patience_;
+    std::int64_t due_ns_ = 0;
+    std::uint32_t starved_slots_ = 0;    ///< not 0: a packet needs or needed so many, and they have not been there
+    std::int64_t starved_since_ns_ = 0;  ///< and no packet found room since then
+    bool stalled_ = false;
 
     // This turn's answers, and for each its copies: those up to where the next one's begin.
     std::array<ring::RxSlot, ring::RxBackRing::size> answers_;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "netback/rx_queue.hpp"
 #include "netback/tx_queue.hpp"
 #include "port/port_spec.hpp"
 #include "runtime/loop.hpp"
@@ -18,6 +19,7 @@ struct Settings {
     unsigned workers = 1;
     unsigned max_queues = 1;  ///< multi-queue-max-queues
     std::int64_t spin_ns = 0;
+    RxPatience rx_patience;
     bool switched = false;  ///< vifs of one bridge hand frames over directly
 };
 

@@ -38,6 +38,7 @@ void each_counter(A& a, B& b, Visit visit) {
     visit("rx_passed", a.rx.passed, b.rx.passed);
     visit("rx_lazy_copies", a.rx.lazy_copies, b.rx.lazy_copies);
     visit("rx_waits", a.rx.waits, b.rx.waits);
+    visit("rx_stalls", a.rx.stalls, b.rx.stalls);
     for (std::size_t i = 0; i < rx_drop_names.size(); ++i) {
         visit("rx_drop_" + std::string(rx_drop_names[i]), a.rx.drops[i], b.rx.drops[i]);
     }

@@ -343,6 +343,10 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
     config.fetch = around_.settings.fetch;
     config.credit = &credit_;
     config.resumed = resumed;
+    config.rx_patience = around_.settings.rx_patience;
+    config.on_stalled = [tell = around_.on_stalled, id = id_, connection = connection_](bool stalled) {
+        tell(id, connection, stalled);
+    };
     if (index == 0) {  // an interface is lost to all queues at once
         config.on_port_failed = [this, interface = device_.interface] {
             log(budget_, LogLevel::warning,
@@ -450,6 +454,9 @@ void Vif::disconnect() noexcept {
         tunnel_.reset();
         around_.tunnel.taken_by.clear();
     }
+    if (std::exchange(stalled_queues_, 0) != 0) {
+        tell_carrier(true);
+    }
 }
 
 void Vif::found_rogue(std::uint64_t connection, Rogue reason) {
@@ -459,6 +466,33 @@ void Vif::found_rogue(std::uint64_t connection, Rogue reason) {
     broken_ = true;
     report({EPROTO, fmt::format("the guest broke the network protocol and is cut off until it reconnects: {}",
                                 rogue_sentences[static_cast<std::size_t>(reason)])});
+}
+
+/// One queue is enough, as with Linux netback: nobody outside knows which of them a packet would come to.
+void Vif::found_stalled(std::uint64_t connection, bool stalled) {
+    if (connection != connection_ || !attached_) {
+        return;
+    }
+    const bool had_carrier = stalled_queues_ == 0;
+    stalled_queues_ = stalled ? stalled_queues_ + 1 : stalled_queues_ - 1;
+    const bool has_carrier = stalled_queues_ == 0;
+    if (has_carrier == had_carrier) {
+        return;
+    }
+    log(budget_, has_carrier ? LogLevel::info : LogLevel::warning, "{}: the guest takes {}", name_,
+        has_carrier ? "packets again: carrier on" : "no packets: carrier off until it does");
+    if (tap_) {
+        if (auto set = tap_->set_carrier(has_carrier); !set) {
+            log(budget_, LogLevel::warning, "{}: {}", name_, set.error().message);
+        }
+    }
+    tell_carrier(has_carrier);
+}
+
+void Vif::tell_carrier(bool up) {
+    if (auto written = write_carrier(around_.store, backend_, up); !written && written.error().code != ESTALE) {
+        log(budget_, LogLevel::warning, "{}: {}", name_, written.error().message);
+    }
 }
 
 /// The toolstack has to take it away; until then it is Closed.
@@ -501,6 +535,7 @@ nlohmann::json Vif::describe() const {
     json["strategy"] = fetch_strategy_names[static_cast<std::size_t>(around_.settings.fetch.strategy)];
     json["unmap"] = unmap_strategy_names[static_cast<std::size_t>(around_.settings.fetch.unmap)];
     json["rate"] = rate_;
+    json["stalled_queues"] = stalled_queues_;
     json["error"] = last_error_;
     return json;
 }

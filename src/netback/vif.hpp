@@ -46,6 +46,8 @@ struct Surroundings {
     TunnelPlace& tunnel;
     /// Called on a worker's thread when a guest broke the protocol on the given connection.
     std::function<void(VifId, std::uint64_t connection, Rogue)> on_rogue;
+    /// The same when a queue's guest takes no packets any more, or does again.
+    std::function<void(VifId, std::uint64_t connection, bool stalled)> on_stalled;
 };
 
 /// One guest interface: its xenbus state machine, its interface on the host, its queues.
@@ -65,6 +67,8 @@ public:
     [[nodiscard]] std::optional<std::int64_t> deadline_ns() const noexcept;
     /// A worker found the guest rogue. Followed by evaluate().
     void found_rogue(std::uint64_t connection, Rogue reason);
+    /// A worker found that the guest takes no packets from one of its queues, or that it does again.
+    void found_stalled(std::uint64_t connection, bool stalled);
 
     [[nodiscard]] const VifId& id() const noexcept { return id_; }
     [[nodiscard]] const std::string& name() const noexcept { return name_; }
@@ -92,6 +96,7 @@ private:
     void take_seat(const RxFeatures& features);
     Result<void> connect_queue(const GuestKeys& keys, std::uint32_t index, bool resumed);
     void disconnect() noexcept;
+    void tell_carrier(bool up);
     void give_up(const Error& error);
     void report(const Error& error);
     void clear_report();
@@ -114,6 +119,7 @@ private:
     bool looked_at_ = false;  ///< at least once
     bool prepared_ = false;
     bool attached_ = false;
+    std::size_t stalled_queues_ = 0;
     bool broken_ = false;
     bool hotplug_failed_ = false;  ///< and that was reported
     bool unusable_ = false;        ///< its own folder is wrong, or it can have no interface: waits to be taken away

@@ -261,4 +261,13 @@ Result<void> publish_features(xen::Store& store, const std::string& backend, std
     });
 }
 
+Result<void> write_carrier(xen::Store& store, const std::string& backend, bool up) {
+    return xen::transact(store, [&](xen::Transaction t) -> Result<void> {
+        if (auto there = check_device(store, backend, t); !there) {
+            return there;
+        }
+        return store.write(backend + "/carrier", up ? "1" : "0", t);
+    });
+}
+
 }  // namespace uvif::netback

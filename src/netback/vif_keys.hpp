@@ -42,4 +42,7 @@ Result<GuestKeys> read_guest_keys(xen::Store& store, const std::string& frontend
 /// Writes what this backend can do into its own folder, in one transaction; ESTALE when the folder is gone.
 Result<void> publish_features(xen::Store& store, const std::string& backend, std::uint32_t max_queues);
 
+/// Tells the guest whether its link is up (netif.h, "Link state"); ESTALE when the folder is gone.
+Result<void> write_carrier(xen::Store& store, const std::string& backend, bool up);
+
 }  // namespace uvif::netback

@@ -74,6 +74,20 @@ inline constexpr std::uint8_t switch_ages = 60;
 /// it is copied, and the pages go back.
 inline constexpr std::int64_t hold_ns = 10'000'000;
 
+// Guests that do not take their packets; as Linux netback
+
+/// How long a packet waits for its guest to post room: by then whoever sent it has given it up
+/// (rx_drain_timeout_msecs).
+inline constexpr std::int64_t rx_expiry_ns = 10'000'000'000;
+
+/// The same where the guest has no feature-rx-notify and so need not tell of the room that it makes.
+inline constexpr std::int64_t rx_unannounced_ns = 30'000'000;
+
+/// How long a guest may have posted less than its next packet needs before its interface has no carrier, so that what
+/// is for it is dropped earlier and bonds and routing find another way (rx_stall_timeout_msecs). A guest that is
+/// paused, or migrated, is away for shorter.
+inline constexpr std::int64_t rx_stall_ns = 60'000'000'000;
+
 // The VXLAN port
 
 /// Remote tunnel endpoints that what has no known one goes to: each gets a copy.

@@ -38,11 +38,11 @@ RawGuest::RawGuest(Host& host, unsigned domain, unsigned handle, unsigned queues
 
 void RawGuest::share() {
     for (unsigned i = 0; i < count_; ++i) {
-        Queue queue{must(grants_->share(backend_domain, 2, xen::Access::read_write)),
-                    must(events_->alloc_unbound(backend_domain)), must(events_->alloc_unbound(backend_domain))};
-        ring::TxFrontRing tx(queue.pages->memory().data());
-        ring::RxFrontRing rx(queue.pages->memory().data() + xen::page_size);
-        queues_.push_back(std::move(queue));
+        auto pages = must(grants_->share(backend_domain, 2, xen::Access::read_write));
+        ring::TxFrontRing tx(pages->memory().data());
+        ring::RxFrontRing rx(pages->memory().data() + xen::page_size);
+        queues_.push_back({std::move(pages), must(events_->alloc_unbound(backend_domain)),
+                           must(events_->alloc_unbound(backend_domain)), rx});
     }
 }
 
@@ -75,6 +75,17 @@ void RawGuest::announce(const Keys& keys) {
         return keys.contains("state") ? Result<void>() : store_->write(frontend_ + "/state", "4", t);
     });
     EXPECT_TRUE(done.has_value());
+}
+
+void RawGuest::post_buffers(unsigned count, unsigned queue) {
+    Queue& to = queues_[queue];
+    to.buffers.push_back(must(grants_->share(backend_domain, count, xen::Access::read_write)));
+    for (const xen::GrantRef ref : to.buffers.back()->refs()) {
+        to.rx_ring.put({static_cast<std::uint16_t>(to.rx_ring.produced()), 0, std::to_underlying(ref)});
+    }
+    if (to.rx_ring.push_and_check_notify()) {
+        events_->notify(to.rx);
+    }
 }
 
 void RawGuest::set(const std::string& key, const std::string& value) {

@@ -23,6 +23,9 @@ public:
     void announce(const Keys& keys);
     void connect(bool split = true) { announce(keys(split)); }
 
+    /// Makes room for so many packets of up to a page.
+    void post_buffers(unsigned count, unsigned queue = 0);
+
     void set_state(const std::string& state) { set("state", state); }
     void set(const std::string& key, const std::string& value);
     /// Everything but what the toolstack wrote goes, and new rings are made.
@@ -39,6 +42,8 @@ private:
     struct Queue {
         std::unique_ptr<xen::SharedPages> pages;
         xen::EventPort tx, rx;
+        ring::RxFrontRing rx_ring;
+        std::vector<std::unique_ptr<xen::SharedPages>> buffers = {};
     };
     void share();
 

@@ -241,11 +241,11 @@ TEST(Switching, AReceiverThatSleepsHoldsNoPages) {
     EXPECT_EQ(sender.guest.front->tx_in_flight(), 0U);
     const netback::RxCounters counters = receiver.queues[0].queue->rx_counters();
     EXPECT_GT(counters.lazy_copies, 0U);
-    EXPECT_GT(counters.drops[static_cast<std::size_t>(netback::RxDrop::stalled)], 0U);
+    EXPECT_GT(counters.drops[static_cast<std::size_t>(netback::RxDrop::held_too_long)], 0U);
     // It wakes up: what was kept for it comes, in order, and what is sent from now on.
     two.settle();
     const std::size_t kept = receiver.guest.received.size();
-    EXPECT_EQ(kept + counters.drops[static_cast<std::size_t>(netback::RxDrop::stalled)], 400U);
+    EXPECT_EQ(kept + counters.drops[static_cast<std::size_t>(netback::RxDrop::held_too_long)], 400U);
     two.queue(0, 1, 1514);
     two.settle();
     ASSERT_EQ(receiver.guest.received.size(), kept + 1);

@@ -9,6 +9,8 @@
 #include <map>
 #include <optional>
 
+#include "runtime/clock.hpp"
+#include "runtime/limits.hpp"
 #include "support/fake_port.hpp"
 #include "support/mock_guest.hpp"
 
@@ -24,6 +26,14 @@ using test::FakePort;
 using test::Frame;
 using test::MockGuest;
 
+/// The time that queues of these tests go by, and how often one asked for it.
+std::int64_t now_ns = 0;
+std::uint64_t looks_at_clock = 0;
+std::int64_t played_clock() noexcept {
+    ++looks_at_clock;
+    return now_ns;
+}
+
 struct Backend {
     explicit Backend(
         MockGuest& guest,
@@ -34,7 +44,7 @@ struct Backend {
         std::array<std::byte*, 1> page{};
         EXPECT_EQ(grants->map(guest.id, std::array{guest.rx_ring_ref}, xen::Access::read_write, page, ring_mapping), 0);
         auto ring = ring::RxBackRing::attach(page[0]);
-        queue = std::move(*RxQueue::create(*ring, guest.id, port, features));
+        queue = std::move(*RxQueue::create(*ring, guest.id, port, features, {.clock = played_clock}));
     }
     ~Backend() {
         queue.reset();
@@ -148,6 +158,14 @@ struct Receiver {
 
 class RxQueueTest : public testing::Test {
 protected:
+    void SetUp() override {
+        now_ns = 1'000 * ns_per_s;
+        looks_at_clock = 0;
+    }
+    static std::uint64_t drops(const Backend& backend, RxDrop reason) {
+        return backend.queue->counters().drops[static_cast<std::size_t>(reason)];
+    }
+
     std::unique_ptr<xen::LocalHost> host = *xen::LocalHost::create();
     MockGuest guest{*host, 0xffffff80U};
     Receiver receiver{guest};
@@ -219,14 +237,125 @@ TEST_F(RxQueueTest, SilentGuestBoundsWhatIsTakenFromThePort) {
     EXPECT_EQ(receiver.take().size(), 200U);
 }
 
-TEST_F(RxQueueTest, GuestThatDoesNotAnnounceBuffersIsNotWaitedFor) {
+TEST_F(RxQueueTest, PacketsExpire) {
+    Backend backend(guest);
+    backend.port.to_receive = {frame(60), frame(61)};
+    backend.run();
+    EXPECT_EQ(backend.queue->due_ns(), now_ns + limits::rx_expiry_ns);
+    now_ns += ns_per_s;
+    backend.port.to_receive = {frame(62)};
+    backend.run();
+    now_ns += limits::rx_expiry_ns - ns_per_s - 1;
+    backend.run();
+    EXPECT_EQ(drops(backend, RxDrop::expired), 0U);
+    ++now_ns;
+    backend.run();
+    EXPECT_EQ(drops(backend, RxDrop::expired), 2U) << "the third came later";
+    EXPECT_EQ(backend.queue->due_ns(), now_ns + ns_per_s);
+    receiver.post(3);
+    backend.run();
+    const auto packets = receiver.take();
+    ASSERT_EQ(packets.size(), 1U);
+    EXPECT_EQ(packets[0].frame, frame(62));
+    EXPECT_EQ(backend.queue->due_ns(), 0) << "nothing waits";
+}
+
+// XSA-392: a slot is free all the time, and it is of no use.
+TEST_F(RxQueueTest, GuestThatPostsLessThanIsNeededIsStalled) {
+    Backend backend(guest);
+    receiver.post(2);
+    const std::int64_t begin = now_ns;
+    for (; now_ns < begin + limits::rx_stall_ns; now_ns += limits::rx_expiry_ns) {
+        backend.port.to_receive = {frame(9000)};
+        backend.run();
+        EXPECT_FALSE(backend.queue->stalled());
+    }
+    EXPECT_EQ(drops(backend, RxDrop::expired), 5U);
+    EXPECT_EQ(backend.queue->due_ns(), begin + limits::rx_stall_ns);
+    now_ns = begin + limits::rx_stall_ns;
+    backend.port.to_receive = {frame(9000)};
+    backend.run();
+    EXPECT_TRUE(backend.queue->stalled());
+    EXPECT_EQ(backend.queue->counters().stalls, 1U);
+    now_ns += limits::rx_expiry_ns;
+    backend.run();
+    EXPECT_EQ(drops(backend, RxDrop::expired), 7U);
+    EXPECT_TRUE(backend.queue->stalled()) << "also when nothing waits any more";
+    EXPECT_EQ(backend.queue->due_ns(), 0);
+
+    ASSERT_TRUE(backend.queue->arm());
+    const MockGuest::Page page = guest.page(xen::Access::read_write);
+    receiver.posted[guest.rx.put(RxRequest{1, 0, std::to_underlying(page.ref)})] = {1, page};
+    EXPECT_TRUE(guest.rx.push_and_check_notify()) << "the third is asked for";
+    backend.run();
+    EXPECT_FALSE(backend.queue->stalled());
+    backend.port.to_receive = {frame(9000)};
+    backend.run();
+    EXPECT_EQ(receiver.take().size(), 1U);
+}
+
+TEST_F(RxQueueTest, SlowGuestIsNotStalled) {
+    Backend backend(guest);
+    for (int i = 0; i < 5; ++i) {
+        backend.port.to_receive = {frame(60), frame(60)};
+        backend.run();
+        now_ns += limits::rx_stall_ns - 1;
+        receiver.post(1);
+        backend.port.to_receive = {frame(60)};
+        backend.run();
+        EXPECT_FALSE(backend.queue->stalled());
+    }
+    EXPECT_EQ(backend.queue->counters().stalls, 0U);
+}
+
+TEST_F(RxQueueTest, GuestThatPostedWhileNothingCameIsNotStalled) {
+    Backend backend(guest);
+    backend.port.to_receive = {frame(60)};
+    backend.run();
+    now_ns += limits::rx_expiry_ns;
+    backend.run();
+    receiver.post(1);
+    now_ns += limits::rx_stall_ns;
+    backend.port.to_receive = {frame(60), frame(60)};
+    backend.run();
+    EXPECT_FALSE(backend.queue->stalled());
+    EXPECT_EQ(receiver.take().size(), 1U);
+}
+
+TEST_F(RxQueueTest, GuestThatDoesNotAnnounceBuffersIsLookedAtOnceMore) {
     Backend backend(guest, {.scatter_gather = true, .announces_buffers = false});
     receiver.post(1);
     backend.port.to_receive = {frame(60), frame(61), frame(62)};
     backend.run();
     EXPECT_EQ(receiver.take().size(), 1U);
-    EXPECT_EQ(backend.queue->counters().drops[static_cast<std::size_t>(RxDrop::no_buffers)], 2U);
-    EXPECT_TRUE(backend.queue->wants_packets());
+    EXPECT_EQ(backend.queue->due_ns(), now_ns + limits::rx_unannounced_ns);
+    receiver.post(1);  // and tells nobody
+    now_ns += limits::rx_unannounced_ns;
+    backend.run();
+    const auto packets = receiver.take();
+    ASSERT_EQ(packets.size(), 1U);
+    EXPECT_EQ(packets[0].frame, frame(61));
+    EXPECT_EQ(drops(backend, RxDrop::no_buffers), 1U);
+    now_ns += 2 * limits::rx_stall_ns;
+    backend.port.to_receive = {frame(60)};
+    backend.run();
+    EXPECT_FALSE(backend.queue->stalled());
+}
+
+TEST_F(RxQueueTest, LooksAtTheClockOnlyWhilePacketsWait) {
+    Backend backend(guest);
+    for (int turn = 0; turn < 10; ++turn) {
+        receiver.post(20);
+        for (int i = 0; i < 20; ++i) {
+            backend.port.to_receive.push_back(frame(1514));
+        }
+        backend.run();
+        EXPECT_EQ(receiver.take().size(), 20U);
+    }
+    EXPECT_EQ(looks_at_clock, 0U);
+    backend.port.to_receive = {frame(60), frame(60), frame(60)};
+    backend.run();
+    EXPECT_EQ(looks_at_clock, 1U);
 }
 
 TEST_F(RxQueueTest, WithoutScatterGatherNothingAboveAPage) {

@@ -48,6 +48,18 @@ TEST(TxCredit, IsTheRateAfterOneBurst) {
     }
 }
 
+TEST(TxCredit, TheLargestPacketPassesAtAnyRate) {
+    for (const TxCredit::Rate rate : {TxCredit::Rate{1, 1}, {1, 1'000'000}, {1500, 50'000}, {65'534, 1'000}}) {
+        TxCredit credit;
+        credit.set(rate);
+        EXPECT_EQ(credit.pay(65535, begin), 0);
+        EXPECT_EQ(credit.pay(65535, begin), 0) << "a burst is two of them";
+        const std::int64_t again = credit.pay(65535, begin);
+        EXPECT_GT(again, begin);
+        EXPECT_EQ(credit.pay(65535, again), 0) << "and when it is told to, it can go";
+    }
+}
+
 TEST(TxCredit, CreditDoesNotGrowWhileNothingIsSent) {
     TxCredit credit;
     credit.set({20'000, 20'000});
