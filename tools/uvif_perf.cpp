@@ -35,6 +35,7 @@
 #include "uvif_perf_options.hpp"
 #include "uvif_perf_report.hpp"
 #include "uvif_perf_traffic.hpp"
+#include "xen/store_path.hpp"
 
 namespace uvif::perf {
 namespace {
@@ -49,6 +50,12 @@ constexpr std::int64_t restart_patience_ns = 10 * ns_per_s;
 const CLI::Validator is_number(
     [](std::string& text) { return std::isnan(std::strtod(text.c_str(), nullptr)) ? text + " is no number" : ""; }, "");
 
+const CLI::Validator is_mac(
+    [](std::string& text) {
+        return xen::parse_mac(text) ? "" : text + " is no MAC address: six octets as in 00:16:3e:00:00:01";
+    },
+    "MAC");
+
 void declare_test(CLI::App& app, Options& options) {
     auto* modes = app.add_option_group("Direction", "exactly one; named from the guest");
     modes->add_flag(
@@ -61,6 +68,10 @@ void declare_test(CLI::App& app, Options& options) {
     modes->require_option(1);
     app.add_flag("--latency", options.latency, "with --echo: one packet under way, and its round trip times")
         ->needs(echo);
+    app.add_option_function<std::string>(
+           "--to", [&options](const std::string& text) { options.to = *xen::parse_mac(text); },
+           "MAC address that packets are sent to, such as that of another guest, where uvif-perf --rx counts them")
+        ->check(is_mac);
     app.add_option("-l,--size", options.size, "octets of a packet, Ethernet header included")
         ->check(cli::whole_number(size_min, size_max))
         ->capture_default_str();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -17,7 +18,8 @@ struct Options {
     double time_s = 10;
     double interval_s = 1;  ///< 0: none
     double omit_s = 0;
-    bool latency = false;  ///< echo with one packet in flight
+    std::array<std::uint8_t, 6> to{0x02, 0, 0, 0, 0, 0x01};  ///< address that packets are sent to
+    bool latency = false;                                    ///< echo with one packet in flight
     unsigned spin_us = 20;
     bool split = true;
     bool json = false;

@@ -36,7 +36,7 @@ constexpr std::uint32_t coloured_room = 2048;
 /// First line of every packet: Ethernet with the type that IEEE 802 leaves to experiments, so that no host on the way
 /// takes it for something to answer. Then a number.
 struct Header {
-    std::array<std::uint8_t, 6> destination{0x02, 0, 0, 0, 0, 0x01};
+    std::array<std::uint8_t, 6> destination{};
     std::array<std::uint8_t, 6> source{};
     std::array<std::uint8_t, 2> type{0x88, 0xb5};
     std::array<std::uint8_t, 2> padding{};
@@ -76,6 +76,7 @@ public:
           window_(options.latency ? 1 : std::min(echo_window, tx_buffers / fragments_)),
           spin_ns_(options.spin_us * ns_per_us),
           wake_(wake) {
+        header_.destination = options.to;
         header_.source = mac;
     }
 
