@@ -27,13 +27,13 @@ namespace uvif::netback {
     X(crosses_page, "slot that leaves its page")                                         \
     X(gso_invalid, "GSO extra of size 0 or of an unknown type")
 
-#define UVIF_RX_DROPS(X)                                                                                   \
-    X(no_scatter_gather, "packet above one page for a guest without feature-sg")                           \
-    X(no_segments, "TCP segments to be (GSO) for a guest that does not take them")                         \
-    X(expired, "waited 10 s for the guest to post as many slots as the packet needs")                      \
-    X(no_buffers, "waited 30 ms for slots of a guest that does not announce them (feature-rx-notify)")     \
-    X(held_too_long, "of another guest, while this one had posted no room for longer than pages are held") \
-    X(tx_grant_failed, "of another guest, whose grant could not be copied")                                \
+#define UVIF_RX_DROPS(X)                                                                                \
+    X(no_scatter_gather, "packet above one page for a guest without feature-sg")                        \
+    X(no_segments, "TCP segments to be (GSO) for a guest that does not take them")                      \
+    X(expired, "waited 10 s for the guest to post as many slots as the packet needs")                   \
+    X(no_buffers, "waited 30 ms for slots of a guest that does not announce them (feature-rx-notify)")  \
+    X(held_too_long, "of another guest, while this one took too little for longer than pages are held") \
+    X(tx_grant_failed, "of another guest, whose grant could not be copied")                             \
     X(rx_grant_failed, "a grant of the guest's buffers could not be copied to")
 
 #define UVIF_NAME(name, sentence) name,

@@ -135,6 +135,9 @@ Result<void> Daemon::run(const std::function<void()>& on_alive) {
         }
         if (due) {
             switching_.age();
+            for (const auto& [id, vif] : vifs_) {
+                vif->follow_bridge();
+            }
             pinged_ns_ = now;
             on_alive();
         }

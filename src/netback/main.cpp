@@ -72,10 +72,15 @@ void declare(CLI::App& app, Options& options) {
                    "how long a guest may take no packets before its interface loses its carrier; 0: for ever")
         ->check(cli::whole_number(0, 86'400'000))
         ->capture_default_str();
-    app.add_flag(
+    auto* switched = app.add_flag(
         "--switch", options.settings.switched,
         "hand frames for another guest on the same bridge over directly: one copy, but no filter of the bridge "
         "sees them");
+    app.add_flag(
+           "--no-mac-spoofing", options.settings.no_mac_spoofing,
+           "with --switch: drop what guests send from another MAC address than their own; no-mac-spoofing, 0 or 1, "
+           "in a vif's backend folder says otherwise for that vif")
+        ->needs(switched);
     app.add_option("--control", options.control, "path of the control socket that uvif-ctl talks to");
     cli::add_choice(app, "--log-level", options.log_level, levels, "what is worth a line")->default_str("info");
     app.set_version_flag("--version", [] {

@@ -216,20 +216,19 @@ bool RxQueue::deliver(CopyBatch& copies) noexcept {
 
 /// What becomes of those that wait. True: some were discarded.
 bool RxQueue::watch(bool moved, bool placed) noexcept {
-    held_too_long_ = held_too_long_ && !moved && !waiting_.empty();
+    watch_hold();
     if (starved_slots_ != 0 && (placed || ring_.available() >= starved_slots_)) {
         starved_slots_ = 0;
         stalled_ = false;
     }
     if (moved || (waiting_.empty() && !port_.has_passed())) {
-        hold_ends_ns_ = due_ns_ = 0;
+        due_ns_ = 0;
         return false;
     }
     const std::int64_t now = patience_.clock();
-    if (passed_waiting() == 0 && !port_.has_passed()) {
-        hold_ends_ns_ = 0;
-    } else if (hold_ends_ns_ == 0) {
+    if (hold_ends_ns_ == 0 && (passed_waiting() != 0 || port_.has_passed())) {
         hold_ends_ns_ = now + limits::hold_ns;
+        hold_slots_ = counters_.slots;
     }
     waiting_.stand(now);
     const bool expired = discard_expired(now);
@@ -239,6 +238,18 @@ bool RxQueue::watch(bool moved, bool placed) noexcept {
         watch_for_stall(now);
     }
     return expired;
+}
+
+/// Ends what has become needless.
+void RxQueue::watch_hold() noexcept {
+    if (hold_ends_ns_ != 0 &&
+        (counters_.slots - hold_slots_ >= ring::RxBackRing::size || (passed_waiting() == 0 && !port_.has_passed()))) {
+        hold_ends_ns_ = 0;
+    }
+    if (held_too_long_ && (waiting_.empty() || ring_.available_seen() >= slots_needed(waiting_.front()))) {
+        held_too_long_ = false;
+        port_.crowd(false);
+    }
 }
 
 bool RxQueue::discard_expired(std::int64_t now_ns) noexcept {
@@ -270,6 +281,7 @@ void RxQueue::watch_for_stall(std::int64_t now_ns) noexcept {
 void RxQueue::release_held(xen::GrantTable& grants, CopyBatch& copies) noexcept {
     hold_ends_ns_ = 0;
     held_too_long_ = true;
+    port_.crowd(true);
     waiting_.filter([&](Packet*& packet) {
         if (!is_passed(*packet)) {
             return true;

@@ -19,9 +19,9 @@
 // The clock is looked at only in turns that find packets waiting and move none.
 //
 // Packets that another guest's queue passes on (the switch) come with that guest's pages: they are copied from there,
-// and go home once they are. They share the waiting line. When the guest posts no room for limits::hold_ns, those in
-// the line are copied into buffers of ours, so that the pages go back, and further ones are discarded until there is
-// room.
+// and go home once they are. They share the waiting line. When they wait, and the guest takes less than a ring of slots
+// in limits::hold_ns, those in the line are copied into buffers of ours, so that the pages go back, those behind them
+// are discarded, and others are told to send by the bridge until nothing waits for room any more.
 //
 // Responses stand in the slots of the requests they answer AND carry their ids: Linux goes by the position, Windows
 // by the id. An extra takes a whole slot; its buffer is unused.
@@ -135,6 +135,7 @@ private:
     bool receive() noexcept;
     [[nodiscard]] std::size_t passed_waiting() const noexcept;
     bool watch(bool moved, bool placed) noexcept;
+    void watch_hold() noexcept;
     bool discard_expired(std::int64_t now_ns) noexcept;
     void watch_for_stall(std::int64_t now_ns) noexcept;
     bool copy_apart(Packet& passed, Packet& own, xen::GrantTable& grants, CopyBatch& copies) noexcept;
@@ -157,7 +158,8 @@ private:
     WaitingLine waiting_;  ///< received and not yet on the ring
 
     std::int64_t hold_ends_ns_ = 0;
-    bool held_too_long_ = false;  ///< it was due, and no packet found room since
+    std::uint64_t hold_slots_ = 0;  ///< counters_.slots when it began
+    bool held_too_long_ = false;    ///< it was due, and packets have been waiting for room ever since
     RxPatience patience_;
     std::int64_t due_ns_ = 0;
     std::uint32_t starved_slots_ = 0;    ///< not 0: a packet needs or needed so many, and they have not been there

@@ -51,6 +51,7 @@ void each_counter(A& a, B& b, Visit visit) {
     visit("port_dropped_link_down", a.port.dropped_link_down, b.port.dropped_link_down);
     visit("port_dropped_too_long", a.port.dropped_too_long, b.port.dropped_too_long);
     visit("port_dropped_refused", a.port.dropped_refused, b.port.dropped_refused);
+    visit("port_dropped_spoofed", a.port.dropped_spoofed, b.port.dropped_spoofed);
     visit("port_dropped_held_up", a.port.dropped_held_up, b.port.dropped_held_up);
     visit("port_reordered", a.port.reordered, b.port.reordered);
     visit("port_gso_fixups", a.port.gso_fixups, b.port.gso_fixups);

@@ -52,6 +52,11 @@ public:
         /// The worker that serves most of the others' queues of this number: packets that stay on a thread wake
         /// nobody. nullptr: none does, or it has half as much again as its share of all queues.
         [[nodiscard]] Worker* companion(std::size_t index, std::span<const std::unique_ptr<Worker>> workers) const;
+        /// Whether what the guest sends from another address than its own is dropped. At any time.
+        void set_own_address_only(bool only) noexcept { member_.own_address_only = only; }
+        /// Whether the vif speaks only with those that are not isolated. At any time.
+        void set_isolated(bool isolated) noexcept { member_.isolated = isolated; }
+
         /// All queues are there. False: the switch is full, or has the vif's address; all goes by the bridge then.
         [[nodiscard]] bool join();
         /// Afterwards the queues can go.

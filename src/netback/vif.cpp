@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "port/bridge_port.hpp"
 #include "port/null.hpp"
 #include "runtime/clock.hpp"
 #include "runtime/limits.hpp"
@@ -39,6 +40,7 @@ Vif::~Vif() {
 bool Vif::evaluate() {
     identify();
     follow_rate();
+    follow_spoofing();
     for (unsigned steps = 0; steps < limits::backend_steps; ++steps) {
         const auto view = look();
         if (!view) {
@@ -128,6 +130,34 @@ void Vif::follow_rate() {
     // Those that wait for credit do so by the old price.
     for (const PlacedQueue& placed : queues_) {
         placed.worker->run([&placed] { placed.worker->activate(*placed.queue); });
+    }
+}
+
+/// The same, of a key that a script or an administrator writes: toolstacks have none for it.
+void Vif::follow_spoofing() {
+    std::string text = around_.store.read(backend_ + "/no-mac-spoofing").value_or("");
+    own_address_only_ = text.empty() ? around_.settings.no_mac_spoofing : text != "0";
+    if (seat_) {
+        seat_->set_own_address_only(own_address_only_);
+    }
+    if (text == spoofing_) {
+        return;
+    }
+    spoofing_ = std::move(text);
+    if (!spoofing_.empty() && spoofing_ != "0" && spoofing_ != "1") {
+        log(budget_, LogLevel::warning,
+            "{}: {}/no-mac-spoofing is \"{}\", expected 0 or 1: the guest may send from its own address only", name_,
+            backend_, printable(spoofing_));
+    }
+    if (own_address_only_ && !around_.settings.switched) {
+        log(budget_, LogLevel::warning, "{}: no-mac-spoofing is of no effect without --switch; have the bridge filter",
+            name_);
+    }
+}
+
+void Vif::follow_bridge() {
+    if (seat_) {
+        seat_->set_isolated(is_isolated_bridge_port(device_.interface));
     }
 }
 
@@ -332,6 +362,8 @@ void Vif::take_seat(const RxFeatures& features) {
                                     .gso_v4 = features.gso_v4,
                                     .gso_v6 = features.gso_v6},
                                    queues_);
+    seat_->set_own_address_only(own_address_only_);
+    follow_bridge();
 }
 
 Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool resumed) {

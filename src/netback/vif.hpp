@@ -70,6 +70,9 @@ public:
     /// A worker found that the guest takes no packets from one of its queues, or that it does again.
     void found_stalled(std::uint64_t connection, bool stalled);
 
+    /// Called every few seconds: what the host's administrator has changed where nobody tells us.
+    void follow_bridge();
+
     [[nodiscard]] const VifId& id() const noexcept { return id_; }
     [[nodiscard]] const std::string& name() const noexcept { return name_; }
     /// Watched by the daemon; empty before the device's keys were read.
@@ -81,6 +84,7 @@ public:
 private:
     void identify();
     void follow_rate();
+    void follow_spoofing();
     [[nodiscard]] std::optional<xen::BackendView> look();
     void take(const xen::BackendView& view, const xen::BackendStep& step);
     void write_state(xen::XenbusState from, xen::XenbusState to);
@@ -107,7 +111,9 @@ private:
     std::string backend_;  ///< folder, relative to our own domain's
     DeviceKeys device_;
     TxCredit credit_;
-    std::string rate_;                       ///< the key's text that credit_ goes by; empty: without limit
+    std::string rate_;      ///< the key's text that credit_ goes by; empty: without limit
+    std::string spoofing_;  ///< the key's text that own_address_only_ goes by; empty: as all vifs
+    bool own_address_only_ = false;
     std::unique_ptr<TapDevice> tap_;         ///< none with another port
     std::unique_ptr<VxlanEndpoint> tunnel_;  ///< while connected, with a VXLAN port
     std::unique_ptr<Switching::Seat> seat_;  ///< while connected, with --switch

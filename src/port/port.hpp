@@ -31,6 +31,7 @@ struct PortCounters {
     std::uint64_t dropped_link_down = 0;  ///< the host's interface is down
     std::uint64_t dropped_too_long = 0;   ///< longer than the underlay carries
     std::uint64_t dropped_refused = 0;    ///< the other side would not have it, for any other reason
+    std::uint64_t dropped_spoofed = 0;    ///< from an address that is not the guest's own
     std::uint64_t dropped_held_up = 0;    ///< held up and no longer wanted, or beyond what a port holds
     std::uint64_t reordered = 0;          ///< times a packet found room after one before it had not
     std::uint64_t gso_fixups = 0;         ///< GSO packets that came without a blank checksum (rx_gso_checksum_fixup)
@@ -80,6 +81,8 @@ public:
 
     /// There are more.
     [[nodiscard]] virtual bool has_passed() const noexcept { return false; }
+    /// Its guest does not keep up: others shall send what is for it by another way, until it does.
+    virtual void crowd(bool /*crowded*/) noexcept {}
     /// Gives those back that are still there and that `concerns`. Between turns.
     virtual void give_back(const std::function<bool(const Packet&)>& /*concerns*/) noexcept {}
 

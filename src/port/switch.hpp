@@ -50,6 +50,8 @@ struct SwitchMember {
     SwitchFeatures features;
     std::vector<SwitchPort*> ports;  ///< one a queue; a flow keeps to one of them
     std::atomic<std::uint32_t> learned = 0;
+    std::atomic<bool> own_address_only = false;  ///< what it sends from another address is dropped (anti-spoofing)
+    std::atomic<bool> isolated = false;          ///< nothing is passed on between two that are
 };
 
 class Switch {

@@ -72,6 +72,9 @@ SwitchPort* SwitchPort::find(const Packet& packet) noexcept {
     }
     const MacNumber to = mac_number(octets.first<mac_size>());
     const MacNumber from = mac_number(octets.subspan<mac_size, mac_size>());
+    if (is_spoofed(packet)) {
+        return nullptr;
+    }
     if (from != seat_.member.mac && (from & group_bit) == 0) {
         seat_.table.learn(from, id);
     }
@@ -81,6 +84,9 @@ SwitchPort* SwitchPort::find(const Packet& packet) noexcept {
     const SwitchMember* const member = seat_.table.find(to);
     if (member == nullptr || member == &seat_.member) {
         return nullptr;
+    }
+    if (member->isolated.load(std::memory_order_relaxed) && seat_.member.isolated.load(std::memory_order_relaxed)) {
+        return nullptr;  // the bridge knows as well, and drops it
     }
     const Headers headers = parse_headers(octets);
     if (!takes(member->features, packet, headers)) {
@@ -92,24 +98,37 @@ SwitchPort* SwitchPort::find(const Packet& packet) noexcept {
     }
     const std::size_t queues = member->ports.size();
     const bool alike = queues == seat_.member.ports.size();
-    return member->ports[alike ? seat_.index : flow_hash(octets, headers) % queues];
+    SwitchPort* const port = member->ports[alike ? seat_.index : flow_hash(octets, headers) % queues];
+    return port->crowded_.load(std::memory_order_relaxed) ? nullptr : port;
 }
 
 void SwitchPort::submit(std::span<Packet* const> packets) noexcept {
+    const auto is_for_bridge = [this](const Packet* p) { return p->route == nullptr && !is_spoofed(*p); };
     // Runs of packets for the bridge are handed on as they are.
     while (!packets.empty()) {
-        const auto run = static_cast<std::size_t>(
-            std::ranges::find_if(packets, [](const Packet* p) { return p->route != nullptr; }) - packets.begin());
+        const auto run = static_cast<std::size_t>(std::ranges::find_if_not(packets, is_for_bridge) - packets.begin());
         if (run != 0) {
             bridge_->submit(packets.first(run));
         }
         packets = packets.subspan(run);
-        for (; !packets.empty() && packets.front()->route != nullptr; packets = packets.subspan(1)) {
-            ++passed_;
-            packets.front()->copied = false;
-            packets.front()->route->deliver(packets.front());
+        for (; !packets.empty() && !is_for_bridge(packets.front()); packets = packets.subspan(1)) {
+            Packet* const packet = packets.front();
+            packet->copied = false;
+            if (packet->route != nullptr) {
+                ++passed_;
+                packet->route->deliver(packet);
+            } else {
+                ++spoofed_;
+                complete(packet);
+            }
         }
     }
+}
+
+bool SwitchPort::is_spoofed(const Packet& packet) const noexcept {
+    return seat_.member.own_address_only.load(std::memory_order_relaxed) &&
+           mac_number(std::span(packet.fragments[0].data, packet.fragments[0].length).subspan<mac_size, mac_size>()) !=
+               seat_.member.mac;
 }
 
 /// Who sends from behind the bridge is not behind a member, or no longer.
@@ -155,8 +174,10 @@ void SwitchPort::give_back(const std::function<bool(const Packet&)>& concerns) n
 
 const PortCounters& SwitchPort::counters() const noexcept {
     counters_ = bridge_->counters();
-    counters_.submitted += passed_;
+    counters_.submitted += passed_ + spoofed_;
     counters_.passed = passed_;
+    counters_.submit_dropped += spoofed_;
+    counters_.dropped_spoofed = spoofed_;
     return counters_;
 }
 

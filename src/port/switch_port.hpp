@@ -16,7 +16,9 @@
 //
 // Stands before the port that leads to the bridge and takes out what is for another member of the switch: such a packet
 // goes into the inbox of one of that member's queues, whose worker copies it into its guest and sends the packet home.
-// The sender's guest gets its slots back only then: when a receiver does not keep up, the sender's ring fills.
+// The sender's guest gets its slots back only then: when a receiver does not keep up, the sender's ring fills. That
+// would also slow what is for others, so it lasts for limits::hold_ns; then the receiver is crowded, and what is for it
+// goes by the bridge, copied, until it has caught up.
 //
 // Which of a member's queues: the one with the sending queue's number, which is on the same worker where there is a
 // choice; by a hash of addresses and ports between vifs of unlike numbers of queues. Either way a flow stays in order.
@@ -55,6 +57,7 @@ public:
     std::size_t receive(std::span<Packet*> packets) noexcept override;
     std::size_t take_passed(std::span<Packet*> packets) noexcept override;
     [[nodiscard]] bool has_passed() const noexcept override { return arrived_ != nullptr || !inbox_.empty(); }
+    void crowd(bool crowded) noexcept override { crowded_.store(crowded, std::memory_order_relaxed); }
     void give_back(const std::function<bool(const Packet&)>& concerns) noexcept override;
     [[nodiscard]] std::size_t reads_ahead() const noexcept override { return bridge_->reads_ahead(); }
     void lend(std::span<Packet* const> packets, ReadyHandler& handler) noexcept override {
@@ -67,6 +70,8 @@ public:
     [[nodiscard]] const PortCounters& counters() const noexcept override;
 
 private:
+    /// It claims to come from somebody else, and this guest may not.
+    [[nodiscard]] bool is_spoofed(const Packet& packet) const noexcept;
     [[nodiscard]] SwitchPort* find(const Packet& packet) noexcept;
     void expect(bool passes) noexcept;
 
@@ -77,9 +82,11 @@ private:
     Seat seat_;
     Waker& waker_;
     PacketInbox inbox_;
+    std::atomic<bool> crowded_ = false;
     Packet* arrived_ = nullptr;  ///< taken from the inbox
     std::uint32_t expected_ = 0;
     std::uint64_t passed_ = 0;
+    std::uint64_t spoofed_ = 0;
     mutable PortCounters counters_;  ///< the bridge's port's, and ours
 };
 

@@ -70,8 +70,9 @@ inline constexpr std::uint32_t switch_learned = 64;
 /// ageing time of IEEE 802.1D.
 inline constexpr std::uint8_t switch_ages = 60;
 
-/// How long a packet may hold the pages of the guest that sent it while the one that is to have it posts no room: then
-/// it is copied, and the pages go back.
+/// How long packets may hold the pages of the guest that sent them while the one that is to have them takes less than a
+/// ring: then they are copied, and the pages go back. So a guest that is slow costs its neighbours' queues no more than
+/// the time of a ring in so long.
 inline constexpr std::int64_t hold_ns = 10'000'000;
 
 // Guests that do not take their packets; as Linux netback

@@ -317,6 +317,42 @@ TEST_P(SwitchTest, EveryOctetArrives) {
     EXPECT_TRUE(transfer(*guest_.network, *host_network_, host_v4, length)) << "to the host, as ever";
 }
 
+/// What the bridge keeps apart the switch does not join.
+TEST_P(SwitchTest, IsolatedPortsOfTheBridgeStaySo) {
+    ASSERT_TRUE(ping(*guest_.network, other_v4, 56));
+    host_network_->shell(fmt::format("bridge link set dev vif{}.0 isolated on; bridge link set dev vif{}.0 isolated on",
+                                     guest_.domain, other_.domain));
+    const Address to(other_v4, 9);
+    const UniqueFd socket = open_socket(*guest_.network, AF_INET, SOCK_DGRAM);
+    std::uint64_t before = 0;
+    EXPECT_TRUE(eventually([&] {
+        const std::uint64_t passed = host_->counter(guest_.domain, 0, "port_passed");
+        const bool stopped = before != 0 && passed == before;
+        before = passed;
+        for (int i = 0; i < 10; ++i) {
+            (void)::sendto(socket.get(), "x", 1, 0, to.get(), to.length);
+        }
+        return stopped;
+    }));
+    EXPECT_TRUE(ping(*guest_.network, host_v4, 56)) << "the host is not isolated";
+}
+
+TEST_P(SwitchTest, AGuestSendsFromItsOwnAddressOnly) {
+    const std::string key = Host::backend(guest_.domain) + "/no-mac-spoofing";
+    host_->write(key, "1");
+    EXPECT_TRUE(ping(*guest_.network, other_v4, 56));
+    EXPECT_TRUE(ping(*guest_.network, host_v4, 56));
+    guest_.network->shell("ip link set xen0 address 00:16:3e:77:77:77");
+    const Address to(host_v4, 9);
+    const UniqueFd socket = open_socket(*guest_.network, AF_INET, SOCK_DGRAM);
+    EXPECT_TRUE(eventually([&] {
+        (void)::sendto(socket.get(), "x", 1, 0, to.get(), to.length);
+        return host_->counter(guest_.domain, 0, "port_dropped_spoofed") > 10;
+    }));
+    host_->write(key, "0");
+    EXPECT_TRUE(ping(*guest_.network, host_v4, 56));
+}
+
 TEST_P(SwitchTest, AGuestGoesInTheMiddleOfAll) {
     ASSERT_TRUE(ping(*guest_.network, other_v4, 56));
     std::atomic<bool> stop = false;

@@ -9,6 +9,7 @@
 
 #include "netback/switching.hpp"
 #include "property/played_guest.hpp"
+#include "xen/emulated/emulated_grant_table.hpp"
 
 namespace uvif {
 namespace {
@@ -209,14 +210,28 @@ INSTANTIATE_TEST_SUITE_P(Setups, SwitchProperty,
 /// What the switch is for: no octet is copied but by the hypervisor from guest to guest, and the header once more.
 TEST(Switching, PayloadIsCopiedOnce) {
     Two two({FetchStrategy::copy, true});
+    const auto moved = [&two] {
+        std::uint64_t octets = 0;
+        for (const auto& worker : two.workers) {
+            octets += static_cast<const xen::EmulatedGrantTable&>(worker->grants()).copied_octets();
+        }
+        return octets;
+    };
     two.queue(0, 1, 20000);  // the first of a queue is fetched whole: nobody knows yet where it goes
     two.settle();
     const std::uint64_t before = two.members[0]->queues[0].queue->tx_counters().copied_bytes;
-    two.queue(0, 1, 20000);
+    const std::uint64_t moved_before = moved();
+    std::uint64_t sent = 0;
+    for (const std::uint32_t length : {20000U, 65535U, 4096U, 1514U, 129U}) {
+        two.queue(0, 1, length);
+        sent += length;
+    }
     two.settle();
-    EXPECT_EQ(two.members[0]->queues[0].queue->tx_counters().copied_bytes, before + 128);
-    EXPECT_EQ(two.members[1]->queues[0].queue->rx_counters().passed, 2U);
+    EXPECT_EQ(two.members[0]->queues[0].queue->tx_counters().copied_bytes, before + 5 * std::uint64_t{128});
+    EXPECT_EQ(two.members[1]->queues[0].queue->rx_counters().passed, 6U);
     EXPECT_EQ(two.members[1]->guest.received, two.members[0]->guest.sent);
+    // By the emulation's own count: each octet once, and 128 of each packet once more.
+    EXPECT_EQ(moved() - moved_before, sent + 5 * std::uint64_t{128});
 }
 
 /// The receiver posts nothing: the sender gets its pages back in time, and hears of no error.
@@ -242,14 +257,60 @@ TEST(Switching, AReceiverThatSleepsHoldsNoPages) {
     const netback::RxCounters counters = receiver.queues[0].queue->rx_counters();
     EXPECT_GT(counters.lazy_copies, 0U);
     EXPECT_GT(counters.drops[static_cast<std::size_t>(netback::RxDrop::held_too_long)], 0U);
-    // It wakes up: what was kept for it comes, in order, and what is sent from now on.
+    // It wakes up: what was kept for it comes, in order, and what is sent from now on. In between there was the bridge.
     two.settle();
     const std::size_t kept = receiver.guest.received.size();
-    EXPECT_EQ(kept + counters.drops[static_cast<std::size_t>(netback::RxDrop::held_too_long)], 400U);
+    EXPECT_GT(sender.port->sent.size(), 0U);
+    EXPECT_EQ(
+        kept + sender.port->sent.size() + counters.drops[static_cast<std::size_t>(netback::RxDrop::held_too_long)],
+        400U);
     two.queue(0, 1, 1514);
     two.settle();
     ASSERT_EQ(receiver.guest.received.size(), kept + 1);
     EXPECT_EQ(receiver.guest.received.back(), sender.guest.sent.back());
+    EXPECT_TRUE(sender.guest.has_all());
+}
+
+/// What one receiver takes slowly does not slow what is for another.
+TEST(Switching, ASlowReceiverSlowsNobodyElse) {
+    Two two({FetchStrategy::copy, false});
+    two.members.push_back(
+        std::make_unique<Member>(*two.host, two.switching, *two.workers[0], 2, FetchStrategy::copy, 0));
+    two.settle();
+    Member& sender = *two.members[0];
+    Member& slow = *two.members[1];
+    Member& fast = *two.members[2];
+    constexpr std::size_t each = 1000;
+    for (std::size_t i = 0; i < each; ++i) {
+        two.queue(0, 1, 60);
+        two.queue(0, 2, 60);
+    }
+    std::size_t taken = 0;
+    auto takes_again = std::chrono::steady_clock::now();
+    while (!sender.guest.to_send.empty() || sender.guest.front->tx_in_flight() != 0) {
+        sender.guest.step();
+        std::array<netfront::Fragment, 1> reap;
+        sender.guest.front->free(std::span(reap).first(sender.guest.front->allocate(reap, false)));
+        fast.guest.step();
+        two.step_worker(0);
+        if (const auto now = std::chrono::steady_clock::now(); now >= takes_again) {
+            takes_again = now + std::chrono::milliseconds(10);
+            std::array<netfront::Packet, 1> one;
+            const std::size_t count = slow.guest.front->receive(one);
+            slow.guest.front->release(std::span(one).first(count));
+            taken += count;
+        }
+        ASSERT_LT(taken, each / 4) << "the sender waits for it";
+    }
+    two.settle();
+    EXPECT_EQ(of(fast.guest.received, 2).size(), each);
+    EXPECT_GT(of(sender.port->sent, 1).size(), 0U) << "by the bridge, while it is crowded";
+    const std::uint64_t drops =
+        slow.queues[0].queue->rx_counters().drops[static_cast<std::size_t>(netback::RxDrop::held_too_long)];
+    EXPECT_EQ(taken + slow.guest.received.size() + of(sender.port->sent, 1).size() + drops, each);
+    two.queue(0, 1, 60);
+    two.settle();
+    EXPECT_EQ(slow.guest.received.back(), sender.guest.sent.back()) << "directly again, now that it has caught up";
     EXPECT_TRUE(sender.guest.has_all());
 }
 

@@ -264,6 +264,7 @@ int EmulatedGrantTable::copy(std::span<CopySegment> segments) noexcept {
         if (status == GrantStatus::okay) {
             // The two ends of a copy between grants may be the same page.
             std::memmove(copy.dest.address, copy.source.address, segment.length);
+            copied_octets_ += segment.length;
             close_end(copy.dest);
             close_end(copy.source);
         }
@@ -311,6 +312,7 @@ int EmulatedGrantTable::copy_charged_batch(std::span<CopySegment> segments) noex
         if (error == 0 && done != static_cast<ssize_t>(octets)) {
             error = done < 0 ? errno : EFAULT;
         }
+        copied_octets_ += octets;
     }
     for (std::size_t i = 0; i < count; ++i) {
         close_end(copies[i].dest);

@@ -31,6 +31,9 @@ public:
     int unmap(std::span<const MappingId> ids) noexcept override;
     int copy(std::span<CopySegment> segments) noexcept override;
 
+    /// Octets that copy() has moved: what a test takes a data path at its word with.
+    [[nodiscard]] std::uint64_t copied_octets() const noexcept { return copied_octets_; }
+
 private:
     static constexpr std::uint32_t no_slot = ~std::uint32_t{0};
     static constexpr std::size_t charged_batch = 256;
@@ -102,6 +105,7 @@ private:
     std::uint32_t touched_ = 0;  ///< slots from here on have never been used
     std::uint32_t free_ = no_slot;
     std::uint32_t mapped_ = 0;
+    std::uint64_t copied_octets_ = 0;
 };
 
 }  // namespace uvif::xen

@@ -216,5 +216,62 @@ INSTANTIATE_TEST_SUITE_P(
             .name = "LongFrameWithoutScatterGather", .length = 9000, .features = {.frame_max = 9018}, .passed = false}),
     [](const auto& test) { return test.param.name; });
 
+/// One frame of `from` with the address `source`, for address 2. True: it was passed on.
+bool passes(Seat& from, MacNumber source, Packets& packets) {
+    frames::Octets octets = frames::ethernet(frames::type_ipv4) + frames::ipv4(protocol_tcp, 66) + frames::tcp();
+    octets.resize(100);
+    for (unsigned i = 0; i < 6; ++i) {
+        octets[i] = static_cast<std::byte>(i == 5 ? 2 : 0);
+        octets[6 + i] = static_cast<std::byte>(source >> (8 * (5 - i)));
+    }
+    Packet* const packet = packets.make(octets, {});
+    const std::array<Packet*, 1> batch{packet};
+    from.port->classify(batch);
+    const bool passed = packet->route != nullptr;
+    from.port->submit(batch);
+    return passed;
+}
+
+TEST(SwitchPort, OwnAddressOnly) {
+    Switch table;
+    Seat from(table, 1, {});
+    Seat to(table, 2, {});
+    Packets packets;
+    from.member.own_address_only = true;
+    EXPECT_TRUE(passes(from, 1, packets));
+    EXPECT_FALSE(passes(from, 3, packets));
+    EXPECT_FALSE(passes(from, 2, packets));
+    EXPECT_EQ(from.port->counters().submitted, 3U);
+    EXPECT_EQ(from.port->counters().dropped_spoofed, 2U);
+    EXPECT_EQ(from.port->counters().submit_dropped, 2U);
+    EXPECT_EQ(table.find(3), nullptr) << "nothing is learned from it";
+    from.member.own_address_only = false;
+    EXPECT_TRUE(passes(from, 3, packets));
+    EXPECT_EQ(table.find(3), &from.member);
+    std::array<Packet*, 4> got{};
+    for (Packet* packet : std::span(got).first(to.port->take_passed(got))) {
+        complete_from_elsewhere(packet);
+    }
+    EXPECT_EQ(packets.completed().size(), 4U);
+}
+
+TEST(SwitchPort, NothingIsPassedOnBetweenTwoThatAreIsolated) {
+    Switch table;
+    Seat from(table, 1, {});
+    Seat to(table, 2, {});
+    Packets packets;
+    from.member.isolated = true;
+    EXPECT_TRUE(passes(from, 1, packets));
+    to.member.isolated = true;
+    EXPECT_FALSE(passes(from, 1, packets));
+    from.member.isolated = false;
+    EXPECT_TRUE(passes(from, 1, packets));
+    std::array<Packet*, 4> got{};
+    for (Packet* packet : std::span(got).first(to.port->take_passed(got))) {
+        complete_from_elsewhere(packet);
+    }
+    EXPECT_EQ(packets.completed().size(), 3U);
+}
+
 }  // namespace
 }  // namespace uvif
