@@ -72,7 +72,7 @@ struct QueueStatistics {
 enum class LinkState : std::uint8_t {
     connecting,  ///< waiting for the backend, at first or after it went away
     up,
-    down,    ///< connected, but the backend's `carrier` is 0
+    down,    ///< connected, but the backend's `carrier` is 0; go on receiving: who does not, may be the cause
     closed,  ///< the device is gone, or the backend will not come back: destroy this Device
     broken,  ///< the backend broke the protocol: nothing moves any more; see Device::failure()
 };
