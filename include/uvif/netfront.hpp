@@ -25,6 +25,18 @@ inline constexpr std::size_t max_tx_fragments = 18;
 inline constexpr std::size_t buffer_size = 4096;
 inline constexpr std::size_t max_packet_length = 65535;
 
+inline constexpr std::size_t max_hash_key = 40;       ///< octets: all that has influence
+inline constexpr std::size_t max_hash_mapping = 128;  ///< entries: what backends take (netif.h leaves it to them)
+
+/// How the backend is to choose the queue of a packet that it sends us: by a Toeplitz hash of the packet's addresses and
+/// ports (xen/io/netif.h, "Control messages"), as receive-side scaling (RSS) of network cards does.
+struct Hashing {
+    std::uint32_t types = 0;            ///< a sum of HashTypes, of which the most particular that fits is used; 0: none
+    std::span<const std::uint8_t> key;  ///< up to max_hash_key octets; those that lack are 0
+    /// The queue for each hash modulo the length, up to max_hash_mapping; empty: the hash modulo the number of queues.
+    std::span<const std::uint32_t> mapping;
+};
+
 struct Config {
     /// "real", "emulated:SOCKET", or empty for UVIF_HYPERVISOR and then real Xen.
     std::string hypervisor;
@@ -57,7 +69,9 @@ struct alignas(64) Packet {
     std::uint32_t length = 0;  ///< octets, the sum of the fragments; filled by receive(), ignored by send()
     std::uint16_t fragment_count = 0;
     Offload offload;
+    std::uint8_t hash_type = 0;  ///< of a packet received: one of HashTypes; 0: it came without a hash
     std::array<Fragment, max_fragments> fragments;
+    std::uint32_t hash = 0;  ///< where there is a type: Device::steer_by_hash()
 };
 
 struct QueueStatistics {
@@ -157,6 +171,15 @@ public:
     [[nodiscard]] bool can_scatter_gather() const noexcept;       ///< the backend takes several slots a packet
     [[nodiscard]] bool can_segment(GsoType type) const noexcept;  ///< the backend takes GSO packets of this type
     [[nodiscard]] bool can_leave_checksum_blank(bool ipv6) const noexcept;
+
+    /// The backend has a control ring, by which it may take what follows.
+    [[nodiscard]] bool can_steer_by_hash() const noexcept;
+    /// Has the backend hash what it sends us, tell the hash with each packet (Packet::hash), and put it on the queue that
+    /// the mapping says; with `types` 0 it chooses freely again. Holds as long as the connection: after a backend
+    /// restart it is to be set again. Waits for the backend, a second at most for each of six requests.
+    /// Thread rule as of process(). Errors: EOPNOTSUPP (no control ring, or no hashes), EINVAL (a value out of its
+    /// range), ENOTCONN, ETIMEDOUT (no answer: the connection goes on without), EPROTO.
+    Result<void> steer_by_hash(const Hashing& hashing);
 
     [[nodiscard]] unsigned queue_count() const noexcept;
     [[nodiscard]] Queue& queue(unsigned index) noexcept;

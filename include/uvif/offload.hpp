@@ -19,4 +19,21 @@ struct Offload {
     bool operator==(const Offload&) const = default;
 };
 
+/// What a hash over a packet's flow was made of: XEN_NETIF_CTRL_HASH_TYPE_* of xen/io/netif.h. A set of them is a sum.
+struct HashTypes {
+    static constexpr std::uint32_t ipv4 = 1;      ///< addresses
+    static constexpr std::uint32_t ipv4_tcp = 2;  ///< addresses and ports
+    static constexpr std::uint32_t ipv6 = 4;
+    static constexpr std::uint32_t ipv6_tcp = 8;
+    static constexpr std::uint32_t all = 15;
+};
+
+/// The hash of a packet's flow.
+struct FlowHash {
+    std::uint32_t value = 0;
+    std::uint32_t type = 0;  ///< one of HashTypes; 0: the packet has none
+
+    bool operator==(const FlowHash&) const = default;
+};
+
 }  // namespace uvif

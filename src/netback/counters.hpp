@@ -77,7 +77,8 @@ struct RxCounters {
     std::uint64_t gso_packets = 0;
     std::uint64_t copied_bytes = 0;
     std::uint64_t copy_calls = 0, notify_calls = 0;
-    std::uint64_t passed = 0;       ///< of the packets, from another guest's pages
+    std::uint64_t passed = 0;       ///< of the packets, from another queue
+    std::uint64_t steered = 0;      ///< packets of the port that were handed over to the queue that their hash says
     std::uint64_t lazy_copies = 0;  ///< of these, copied apart meanwhile, because they had to wait
     std::uint64_t waits = 0;        ///< times a packet had to wait for the guest to post buffers
     std::uint64_t stalls = 0;       ///< times the guest had posted too little for so long that it counted as stalled

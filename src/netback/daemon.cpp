@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <nlohmann/json.hpp>
@@ -82,6 +83,20 @@ Result<void> Daemon::open(const std::string& control_path) {
         return watched;
     }
     tunnel_.patient_until_ns = monotonic_ns() + limits::vxlan_busy_ns;
+    auto grants = hypervisor_.open_grant_table();
+    if (!grants) {
+        return propagate(grants);
+    }
+    grants_ = std::move(*grants);
+    auto events = hypervisor_.open_event_channels();
+    if (!events) {
+        return propagate(events);
+    }
+    events_ = std::move(*events);
+    event_handler_.daemon = this;
+    if (auto added = loop_->add(events_->fd(), EPOLLIN, event_handler_); !added) {
+        return added;
+    }
     for (unsigned i = 0; i < settings_.workers; ++i) {
         auto worker = Worker::create(hypervisor_, {.loop = settings_.loop, .spin_ns = settings_.spin_ns});
         if (!worker) {
@@ -123,6 +138,7 @@ Result<void> Daemon::run(const std::function<void()>& on_alive) {
         }
         evaluate_overdue();
         evaluate_dirty();
+        serve_control_rings();
         if (control_) {
             control_->sweep();
         }
@@ -141,7 +157,7 @@ Result<void> Daemon::run(const std::function<void()>& on_alive) {
             pinged_ns_ = now;
             on_alive();
         }
-        loop_->wait(dirty_.empty() && !rescan_ && !stopping_ ? sleep_ns() : 0);
+        loop_->wait(dirty_.empty() && control_due_.empty() && !rescan_ && !stopping_ ? sleep_ns() : 0);
     }
     return {};
 }
@@ -199,6 +215,8 @@ void Daemon::discover(std::string_view domain) {
                                   settings_,
                                   switching_,
                                   tunnel_,
+                                  *grants_,
+                                  *events_,
                                   [this](VifId found, std::uint64_t connection, Rogue reason) {
                                       mailbox_->post([this, found, connection, reason] {
                                           if (const auto vif = vifs_.find(found); vif != vifs_.end()) {
@@ -249,6 +267,34 @@ void Daemon::evaluate_dirty() {
         }
         if (!stays) {
             vifs_.erase(found);
+        }
+    }
+}
+
+/// Unmasked first and looked at afterwards, so that none is missed.
+void Daemon::EventHandler::on_ready(std::uint32_t /*events*/) noexcept {
+    std::array<xen::EventPort, 64> ports;
+    const auto pending = std::span(ports).first(daemon->events_->pending(ports));
+    daemon->events_->unmask(pending);
+    for (const auto& [id, vif] : daemon->vifs_) {
+        if (const auto port = vif->control_port(); port && std::ranges::find(pending, *port) != pending.end()) {
+            daemon->control_due_.insert(id);
+        }
+    }
+}
+
+/// A batch each; those that have more get their turn when the others have had theirs.
+void Daemon::serve_control_rings() {
+    for (const VifId& id : std::exchange(control_due_, {})) {
+        const auto found = vifs_.find(id);
+        if (found == vifs_.end()) {
+            continue;
+        }
+        if (found->second->serve_control()) {
+            control_due_.insert(id);
+        }
+        if (found->second->broken()) {
+            dirty_.insert(id);
         }
     }
 }

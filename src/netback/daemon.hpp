@@ -57,6 +57,7 @@ private:
 
     [[nodiscard]] std::string answer(const std::string& request);
     [[nodiscard]] nlohmann::json execute(const nlohmann::json& request);
+    void serve_control_rings();
     [[nodiscard]] const Vif* find(std::string_view name) const;
 
     /// Something in the store changed. It is enough that this ends the sleep: run() looks every time.
@@ -68,6 +69,12 @@ private:
         void on_ready(std::uint32_t /*events*/) noexcept override { mailbox->drain(); }
     };
 
+    /// Of control rings.
+    struct EventHandler final : ReadyHandler {
+        Daemon* daemon = nullptr;
+        void on_ready(std::uint32_t events) noexcept override;
+    };
+
     Settings settings_;
     bool stopping_ = false;
     xen::Hypervisor& hypervisor_;
@@ -76,6 +83,10 @@ private:
     std::unique_ptr<xen::Store> store_;
     StoreHandler store_handler_;
     MailboxHandler mailbox_handler_;
+    std::unique_ptr<xen::GrantTable> grants_;
+    std::unique_ptr<xen::EventChannels> events_;
+    EventHandler event_handler_;
+    std::set<VifId> control_due_;  ///< vifs with requests on their control rings
     std::vector<std::unique_ptr<Worker>> workers_;
     Switching switching_;
     TunnelPlace tunnel_;

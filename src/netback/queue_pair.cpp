@@ -73,6 +73,9 @@ Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_por
         return propagate(rx);
     }
     rx_ = std::move(*rx);
+    if (config.exchange != nullptr) {
+        rx_->join(*config.exchange, config.index, *this);
+    }
     if (port_->fd() >= 0) {
         interest_ = reading_interest();
         if (auto added = worker_.loop().add(port_->fd(), interest_, *this); !added) {
@@ -232,6 +235,11 @@ bool QueuePair::arm() noexcept {
 void QueuePair::give_back(const std::function<bool(const Packet&)>& concerns) noexcept {
     rx_->give_back(concerns);
     worker_.activate(*this);  // there is room for what waits behind them
+}
+
+void QueuePair::steer_by(std::shared_ptr<const RxSteering> steering) noexcept {
+    rx_->steer_by(std::move(steering));
+    worker_.activate(*this);
 }
 
 void QueuePair::on_ready(std::uint32_t events) noexcept {

@@ -27,6 +27,8 @@ struct QueueConfig {
     RxFeatures rx;
     FetchPolicy fetch;
     TxCredit* credit = nullptr;  ///< of the vif, whose queues share it
+    RxExchange* exchange = nullptr;  ///< with which it is queue `index` of those that the guest may have steer
+    std::size_t index = 0;
     bool resumed = false;        ///< another daemon served these rings before: events may have been lost in between
     RxPatience rx_patience;
     std::function<void()> on_port_failed = [] {};        ///< called on the worker's thread, once, when Port::failed()
@@ -63,6 +65,9 @@ public:
     [[nodiscard]] const CompletionQueue& home() noexcept { return tx_->home(); }
     /// Gives packets of other queues back, those that `concerns`.
     void give_back(const std::function<bool(const Packet&)>& concerns) noexcept;
+
+    /// Also for packets that come from now on.
+    void steer_by(std::shared_ptr<const RxSteering> steering) noexcept;
 
     [[nodiscard]] TxCounters tx_counters() const noexcept { return tx_->counters(); }
     [[nodiscard]] RxCounters rx_counters() const noexcept { return rx_->counters(); }

@@ -2,6 +2,7 @@
 #include "netback/rx_queue.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <utility>
 
@@ -25,6 +26,11 @@ constexpr std::uint32_t cache_line = 64;
 constexpr std::uint32_t rx_colours = 32;
 /// A copy for each slot, and one more for each piece that does not end where a slot does.
 constexpr std::uint32_t segments_of_packet_max = 17 + Packet::max_fragments;
+
+/// On the wire a type is the number of its bit.
+std::uint8_t hash_type_number(const FlowHash& hash) noexcept {
+    return static_cast<std::uint8_t>(std::countr_zero(hash.type));
+}
 
 /// Walks over a packet's octets, wherever they are.
 class PieceReader {
@@ -106,16 +112,68 @@ void RxQueue::read_ahead(ReadyHandler& handler) noexcept {
     free_.resize(free_.size() - count);
 }
 
-std::uint32_t RxQueue::slots_needed(const Packet& packet) noexcept {
+void RxQueue::join(RxExchange& exchange, std::size_t index, Waker& waker) noexcept {
+    exchange_ = &exchange;
+    index_ = index;
+    exchange.of(index).waker = &waker;
+    home_.wake_by(waker);
+}
+
+void RxQueue::steer_by(std::shared_ptr<const RxSteering> steering) noexcept {
+    steering_ = std::move(steering);
+    for (Packet* packet : waiting_.packets()) {
+        add_hash(*packet);
+    }
+}
+
+void RxQueue::add_hash(Packet& packet) const noexcept {
+    if (steering_ != nullptr) {
+        const Fragment& first = packet.fragments[0];
+        packet.hash = steering_->hash({first.data, std::min<std::size_t>(first.length, limits::header_octets)});
+    }
+}
+
+/// Hands over what belongs to other queues; returns how many are left, at the beginning.
+std::size_t RxQueue::steer(std::span<Packet*> packets) noexcept {
+    std::size_t kept = 0;
+    for (Packet* packet : packets) {
+        add_hash(*packet);
+        const std::size_t queue = steering_->queue_of(packet->hash);
+        if (queue == index_) {
+            packets[kept++] = packet;
+            continue;
+        }
+        finish_checksum(*packet);
+        packet->home = &home_;
+        ++counters_.steered;
+        exchange_->pass(packet, queue);
+    }
+    return kept;
+}
+
+/// Packets that were steered away are free again.
+void RxQueue::take_home() noexcept {
+    for (Packet* next = home_.take_all(); next != nullptr;) {
+        Packet& packet = *next;
+        next = next->next;
+        packet.home = nullptr;
+        free_.push_back(&packet);
+    }
+}
+
+std::uint32_t RxQueue::slots_needed(const Packet& packet) const noexcept {
     constexpr std::uint32_t page = xen::page_size;
     const std::uint32_t pages = std::max(1U, (packet.length + page - 1) / page);
-    return pages + (packet.offload.gso_type != GsoType::none ? 1 : 0);
+    return pages + (packet.offload.gso_type != GsoType::none ? 1 : 0) + (has_hash(packet) ? 1 : 0);
 }
 
 RxQueue::Gathered RxQueue::gather(bool may_receive, CopyBatch& copies) noexcept {
     Gathered result;
     if (rogue_ != Rogue::none) {
         return result;
+    }
+    if (!home_.empty()) {
+        take_home();
     }
     result.worked = take_passed();
     if (may_receive && wants_packets()) {
@@ -143,19 +201,30 @@ bool RxQueue::publish(const CopyBatch& copies) noexcept {
 
 /// True when there were any.
 bool RxQueue::take_passed() noexcept {
-    if (!port_.has_passed()) {
+    if (!has_passed()) {
         return false;
     }
     if (held_too_long_) {
         std::array<Packet*, packets_per_turn> packets;
-        discard_passed(std::span(packets).first(port_.take_passed(packets)));
+        discard_passed(std::span(packets).first(next_passed(packets)));
         return true;
     }
     const std::span<Packet*> places = waiting_.places();
-    const std::size_t count =
-        port_.take_passed(places.first(std::min(places.size(), passed_waiting_max - passed_waiting())));
+    const std::size_t count = next_passed(places.first(std::min(places.size(), passed_waiting_max - passed_waiting())));
     waiting_.add(count);
     return count != 0;
+}
+
+/// What the port has of other guests, and what our other queues have steered here.
+std::size_t RxQueue::next_passed(std::span<Packet*> packets) noexcept {
+    std::size_t count = port_.take_passed(packets);
+    for (Packet* packet : packets.first(count)) {
+        add_hash(*packet);
+    }
+    if (exchange_ != nullptr) {
+        count += exchange_->of(index_).packets.take(packets.subspan(count));
+    }
+    return count;
 }
 
 std::size_t RxQueue::passed_waiting() const noexcept {
@@ -187,7 +256,7 @@ bool RxQueue::receive() noexcept {
     }
     const std::size_t got = port_.receive(packets);
     free_.resize(free_.size() - got);
-    waiting_.add(got);
+    waiting_.add(steering_ == nullptr ? got : steer(packets.first(got)));
     return got < packets.size();
 }
 
@@ -221,12 +290,12 @@ bool RxQueue::watch(bool moved, bool placed) noexcept {
         starved_slots_ = 0;
         stalled_ = false;
     }
-    if (moved || (waiting_.empty() && !port_.has_passed())) {
+    if (moved || (waiting_.empty() && !has_passed())) {
         due_ns_ = 0;
         return false;
     }
     const std::int64_t now = patience_.clock();
-    if (hold_ends_ns_ == 0 && (passed_waiting() != 0 || port_.has_passed())) {
+    if (hold_ends_ns_ == 0 && (passed_waiting() != 0 || has_passed())) {
         hold_ends_ns_ = now + limits::hold_ns;
         hold_slots_ = counters_.slots;
     }
@@ -243,7 +312,7 @@ bool RxQueue::watch(bool moved, bool placed) noexcept {
 /// Ends what has become needless.
 void RxQueue::watch_hold() noexcept {
     if (hold_ends_ns_ != 0 &&
-        (counters_.slots - hold_slots_ >= ring::RxBackRing::size || (passed_waiting() == 0 && !port_.has_passed()))) {
+        (counters_.slots - hold_slots_ >= ring::RxBackRing::size || (passed_waiting() == 0 && !has_passed()))) {
         hold_ends_ns_ = 0;
     }
     if (held_too_long_ && (waiting_.empty() || ring_.available_seen() >= slots_needed(waiting_.front()))) {
@@ -286,9 +355,14 @@ void RxQueue::release_held(xen::GrantTable& grants, CopyBatch& copies) noexcept 
         if (!is_passed(*packet)) {
             return true;
         }
-        // There is one: the line is no longer than our own packets are many.
+        // There is one unless ours have been steered away: the line is no longer than they are many.
+        if (free_.empty()) {
+            discard_passed(std::span(&packet, 1));
+            return false;
+        }
         Packet& own = *free_.back();
         const bool good = copy_apart(*packet, own, grants, copies);
+        own.hash = packet->hash;
         complete_from_elsewhere(packet);
         if (!good) {
             ++counters_.drops[static_cast<std::size_t>(RxDrop::tx_grant_failed)];
@@ -334,6 +408,9 @@ void RxQueue::give_back(const std::function<bool(const Packet&)>& concerns) noex
         return !goes;
     });
     port_.give_back(concerns);
+    if (exchange_ != nullptr) {
+        exchange_->of(index_).packets.give_back(concerns);
+    }
 }
 
 /// The port was told what the guest takes, but it may hold packets from before.
@@ -341,7 +418,7 @@ bool RxQueue::takes_segments(GsoType type) const noexcept {
     return type == GsoType::none || (type == GsoType::tcpv4 ? features_.gso_v4 : features_.gso_v6);
 }
 
-/// Completes a blank checksum that the guest does not take; the switch passes on none.
+/// Completes a blank checksum that the guest does not take; packets of other queues have none.
 void RxQueue::finish_checksum(Packet& packet) noexcept {
     if (is_passed(packet) || !packet.offload.checksum_blank || (features_.checksum_v4 && features_.checksum_v6) ||
         packet.offload.gso_type != GsoType::none) {
@@ -382,16 +459,25 @@ bool RxQueue::place(Packet& packet, CopyBatch& copies) noexcept {
         return false;
     }
     const bool gso = packet.offload.gso_type != GsoType::none;
-    std::uint16_t flags = gso ? RxFlags::extra_info : std::uint16_t{0};
+    std::array<ExtraInfo, 2> extras;
+    std::uint32_t extra_count = 0;
+    if (gso) {
+        extras[extra_count++] = ExtraInfo::gso(packet.offload.gso_type, packet.offload.gso_size);
+    }
+    if (has_hash(packet)) {
+        extras[0].flags = gso ? ExtraInfo::more : std::uint8_t{0};
+        extras[extra_count++] = ExtraInfo::hash(hash_type_number(packet.hash), packet.hash.value);
+    }
+    std::uint16_t flags = extra_count != 0 ? RxFlags::extra_info : std::uint16_t{0};
     flags |= packet.offload.checksum_blank ? RxFlags::checksum_blank : std::uint16_t{0};
     flags |= packet.offload.data_validated ? RxFlags::data_validated : std::uint16_t{0};
 
     PieceReader from(packet);
     std::uint32_t left = packet.length;
     for (std::uint32_t slot = 0; slot < needed; ++slot) {
-        if (slot == 1 && gso) {
+        if (slot != 0 && slot <= extra_count) {
             first_segment_[answer_count_] = copies.size();
-            answers_[answer_count_++] = RxSlot::from(ExtraInfo::gso(packet.offload.gso_type, packet.offload.gso_size));
+            answers_[answer_count_++] = RxSlot::from(extras[slot - 1]);
             continue;
         }
         const RxRequest& request = requests[slot];

@@ -23,6 +23,9 @@
 // in limits::hold_ns, those in the line are copied into buffers of ours, so that the pages go back, those behind them
 // are discarded, and others are told to send by the bridge until nothing waits for room any more.
 //
+// A guest that wants hashes of its packets gets each in an extra, and on the queue that the hash says
+// (rx_steering.hpp): packets for its other queues are handed over, and come home.
+//
 // Responses stand in the slots of the requests they answer AND carry their ids: Linux goes by the position, Windows
 // by the id. An extra takes a whole slot; its buffer is unused.
 #pragma once
@@ -36,6 +39,7 @@
 
 #include "grant/copy_batch.hpp"
 #include "netback/counters.hpp"
+#include "netback/rx_steering.hpp"
 #include "netback/waiting_line.hpp"
 #include "packet/buffer_pool.hpp"
 #include "packet/packet.hpp"
@@ -71,6 +75,12 @@ public:
     RxQueue(const RxQueue&) = delete;
     RxQueue& operator=(const RxQueue&) = delete;
     ~RxQueue();
+
+    /// It is queue `index` of a vif whose guest may have packets steered; `waker` has it look at what comes by it.
+    void join(RxExchange& exchange, std::size_t index, Waker& waker) noexcept;
+    /// What to do by from now on; nullptr: nothing. Before any of the queues goes, all have had nullptr, and then
+    /// given back what they have of others. Between turns.
+    void steer_by(std::shared_ptr<const RxSteering> steering) noexcept;
 
     /// Lends the port the packets that it reads ahead into; `handler` hears when there are some.
     void read_ahead(ReadyHandler& handler) noexcept;
@@ -110,7 +120,7 @@ public:
     void count_notify() noexcept { ++counters_.notify_calls; }
 
     /// Slots that a packet takes on the ring.
-    [[nodiscard]] static std::uint32_t slots_needed(const Packet& packet) noexcept;
+    [[nodiscard]] std::uint32_t slots_needed(const Packet& packet) const noexcept;
 
     static constexpr std::size_t packets_per_turn = WaitingLine::capacity;
 
@@ -128,8 +138,18 @@ private:
     [[nodiscard]] std::uint32_t room_of_packet() const noexcept {
         return static_cast<std::uint32_t>(buffers_.buffer_size());
     }
-    /// Of another guest's queue.
+    /// Of another queue.
     [[nodiscard]] static bool is_passed(const Packet& packet) noexcept { return packet.home != nullptr; }
+    [[nodiscard]] bool has_hash(const Packet& packet) const noexcept {
+        return steering_ != nullptr && packet.hash.type != 0;
+    }
+    [[nodiscard]] bool has_passed() const noexcept {
+        return port_.has_passed() || (exchange_ != nullptr && !exchange_->of(index_).packets.empty());
+    }
+    std::size_t next_passed(std::span<Packet*> packets) noexcept;
+    void take_home() noexcept;
+    void add_hash(Packet& packet) const noexcept;
+    [[nodiscard]] std::size_t steer(std::span<Packet*> packets) noexcept;
     bool take_passed() noexcept;
     void discard_passed(std::span<Packet* const> packets) noexcept;
     bool receive() noexcept;
@@ -156,6 +176,11 @@ private:
     std::vector<Packet> packets_;  ///< packets_per_turn, and those lent to the port
     std::vector<Packet*> free_;
     WaitingLine waiting_;  ///< received and not yet on the ring
+
+    RxExchange* exchange_ = nullptr;
+    std::size_t index_ = 0;
+    std::shared_ptr<const RxSteering> steering_;
+    CompletionQueue home_;  ///< of packets that were steered away
 
     std::int64_t hold_ends_ns_ = 0;
     std::uint64_t hold_slots_ = 0;  ///< counters_.slots when it began

@@ -36,6 +36,7 @@ void each_counter(A& a, B& b, Visit visit) {
     visit("rx_copy_calls", a.rx.copy_calls, b.rx.copy_calls);
     visit("rx_notifications", a.rx.notify_calls, b.rx.notify_calls);
     visit("rx_passed", a.rx.passed, b.rx.passed);
+    visit("rx_steered", a.rx.steered, b.rx.steered);
     visit("rx_lazy_copies", a.rx.lazy_copies, b.rx.lazy_copies);
     visit("rx_waits", a.rx.waits, b.rx.waits);
     visit("rx_stalls", a.rx.stalls, b.rx.stalls);

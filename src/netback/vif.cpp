@@ -328,6 +328,11 @@ Result<void> Vif::connect(bool resumed) {
         }
     }
     ++connection_;
+    if (keys->control) {
+        if (auto connected = connect_control(*keys); !connected) {
+            return connected;
+        }
+    }
     take_seat(keys->rx);
     for (std::uint32_t index = 0; index < keys->queues.size(); ++index) {
         if (auto connected = connect_queue(*keys, index, resumed); !connected) {
@@ -348,6 +353,59 @@ Result<void> Vif::connect(bool resumed) {
             device_.bridge, fmt::join(device_.mac, ":"));
     }
     return {};
+}
+
+/// Served from when the queues are there on.
+Result<void> Vif::connect_control(const GuestKeys& keys) {
+    auto control = ControlRing::connect(around_.grants, around_.events, id_.domain, *keys.control);
+    if (!control) {
+        return fail(control.error().code, fmt::format("{}: {}", device_.frontend, control.error().message));
+    }
+    control_ = std::move(*control);
+    hash_.emplace(static_cast<std::uint32_t>(keys.queues.size()));
+    exchange_ = std::make_unique<RxExchange>(keys.queues.size());
+    return {};
+}
+
+bool Vif::serve_control() {
+    if (!control_ || !attached_ || broken_) {
+        return false;
+    }
+    bool changed = false;
+    const auto execute = [&](const ring::CtrlRequest& request) {
+        changed = true;
+        return hash_->execute(
+            request, [this](xen::GrantRef ref, std::span<std::byte> out) { return control_->read_page(ref, out); });
+    };
+    // Once a batch, so that a guest that changes its mind without end stops its own queues no oftener.
+    const auto commit = [&] {
+        if (changed) {
+            steer(hash_->steering());
+        }
+    };
+    const ControlRing::Served served = control_->serve(execute, commit);
+    if (served == ControlRing::Served::impossible) {
+        found_rogue(connection_, Rogue::impossible_producer);
+    }
+    return served == ControlRing::Served::more;
+}
+
+void Vif::steer(const std::shared_ptr<const RxSteering>& steering) {
+    for (const PlacedQueue& placed : queues_) {
+        placed.worker->run([&] { placed.queue->steer_by(steering); });
+    }
+}
+
+/// First nobody steers any more, and then everybody gives back what it has of the others.
+void Vif::disconnect_control() noexcept {
+    if (!control_) {
+        return;
+    }
+    control_.reset();
+    steer(nullptr);
+    for (const PlacedQueue& placed : queues_) {
+        placed.worker->run([&placed] { placed.queue->give_back([](const Packet&) { return true; }); });
+    }
 }
 
 void Vif::take_seat(const RxFeatures& features) {
@@ -374,6 +432,8 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
     config.rx = keys.rx;
     config.fetch = around_.settings.fetch;
     config.credit = &credit_;
+    config.exchange = exchange_.get();
+    config.index = index;
     config.resumed = resumed;
     config.rx_patience = around_.settings.rx_patience;
     config.on_stalled = [tell = around_.on_stalled, id = id_, connection = connection_](bool stalled) {
@@ -473,6 +533,7 @@ void Vif::disconnect() noexcept {
     if (tap_) {
         (void)tap_->set_carrier(false);  // nothing to be done about it, and nothing depends on it
     }
+    disconnect_control();
     if (seat_) {
         seat_->leave();
     }
@@ -481,6 +542,8 @@ void Vif::disconnect() noexcept {
         --placed.worker->load;
     }
     queues_.clear();
+    hash_.reset();
+    exchange_.reset();
     seat_.reset();
     if (tunnel_) {
         tunnel_.reset();

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "netback/control_ring.hpp"
+#include "netback/hash_control.hpp"
 #include "netback/queue_pair.hpp"
 #include "netback/settings.hpp"
 #include "netback/statistics.hpp"
@@ -44,6 +46,8 @@ struct Surroundings {
     const Settings& settings;
     Switching& switching;
     TunnelPlace& tunnel;
+    xen::GrantTable& grants;     ///< the control thread's own handles
+    xen::EventChannels& events;  ///< for control rings
     /// Called on a worker's thread when a guest broke the protocol on the given connection.
     std::function<void(VifId, std::uint64_t connection, Rogue)> on_rogue;
     /// The same when a queue's guest takes no packets any more, or does again.
@@ -73,6 +77,15 @@ public:
     /// Called every few seconds: what the host's administrator has changed where nobody tells us.
     void follow_bridge();
 
+    /// Serves requests on the control ring. True: there are more.
+    [[nodiscard]] bool serve_control();
+    /// The guest broke the protocol, and is to be cut off.
+    [[nodiscard]] bool broken() const noexcept { return broken_; }
+    /// Its channel, which belongs to Surroundings::events.
+    [[nodiscard]] std::optional<xen::EventPort> control_port() const noexcept {
+        return control_ ? std::optional(control_->port()) : std::nullopt;
+    }
+
     [[nodiscard]] const VifId& id() const noexcept { return id_; }
     [[nodiscard]] const std::string& name() const noexcept { return name_; }
     /// Watched by the daemon; empty before the device's keys were read.
@@ -99,6 +112,9 @@ private:
     [[nodiscard]] Worker& place(std::uint32_t index) const;
     void take_seat(const RxFeatures& features);
     Result<void> connect_queue(const GuestKeys& keys, std::uint32_t index, bool resumed);
+    Result<void> connect_control(const GuestKeys& keys);
+    void steer(const std::shared_ptr<const RxSteering>& steering);
+    void disconnect_control() noexcept;
     void disconnect() noexcept;
     void tell_carrier(bool up);
     void give_up(const Error& error);
@@ -117,6 +133,9 @@ private:
     std::unique_ptr<TapDevice> tap_;         ///< none with another port
     std::unique_ptr<VxlanEndpoint> tunnel_;  ///< while connected, with a VXLAN port
     std::unique_ptr<Switching::Seat> seat_;  ///< while connected, with --switch
+    std::unique_ptr<ControlRing> control_;   ///< while connected, when the guest has one
+    std::optional<HashControl> hash_;        ///< of the same
+    std::unique_ptr<RxExchange> exchange_;   ///< of the same
     std::vector<PlacedQueue> queues_;
     std::uint64_t connection_ = 0;  ///< counts connects: a message about an earlier one is stale
 

@@ -96,6 +96,22 @@ Result<void> read_queues(xen::Store& store, const std::string& frontend, std::ui
     return {};
 }
 
+Result<std::optional<ControlRingKeys>> read_control_ring(xen::Store& store, const std::string& frontend) {
+    auto ring = xen::read_decimal(store, frontend + "/ctrl-ring-ref", any_u32);
+    if (!ring) {
+        return propagate(ring);
+    }
+    if (!*ring) {
+        return std::optional<ControlRingKeys>();
+    }
+    auto event = need_decimal(store, frontend + "/event-channel-ctrl", any_u32,
+                              "ctrl-ring-ref is there, so there is a control ring");
+    if (!event) {
+        return propagate(event);
+    }
+    return ControlRingKeys{xen::GrantRef{**ring}, xen::EventPort{*event}};
+}
+
 /// ESTALE when there is no such device (any more).
 Result<void> check_device(xen::Store& store, const std::string& backend, xen::Transaction t) {
     auto state = store.read(backend + "/state", t);
@@ -231,12 +247,17 @@ Result<GuestKeys> read_guest_keys(xen::Store& store, const std::string& frontend
     if (auto queues = read_queues(store, frontend, max_queues, keys); !queues) {
         return propagate(queues);
     }
+    auto control = read_control_ring(store, frontend);
+    if (!control) {
+        return propagate(control);
+    }
+    keys.control = *control;
     return keys;
 }
 
 Result<void> publish_features(xen::Store& store, const std::string& backend, std::uint32_t max_queues) {
     const std::string queues = fmt::format("{}", max_queues);
-    const std::array<std::pair<std::string_view, std::string_view>, 9> features{{
+    const std::array<std::pair<std::string_view, std::string_view>, 10> features{{
         {"feature-sg", "1"},
         {"feature-gso-tcpv4", "1"},
         {"feature-gso-tcpv6", "1"},
@@ -244,6 +265,7 @@ Result<void> publish_features(xen::Store& store, const std::string& backend, std
         {"feature-rx-copy", "1"},
         {"feature-rx-flip", "0"},
         {"feature-split-event-channels", "1"},
+        {"feature-ctrl-ring", "1"},
         {"multi-queue-max-queues", queues},
         {"carrier", "1"},
     }};

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "netback/control_ring.hpp"
 #include "netback/queue_pair.hpp"
 #include "xen/store.hpp"
 #include "xen/store_path.hpp"
@@ -36,6 +37,7 @@ std::optional<TxCredit::Rate> parse_rate(std::string_view text) noexcept;
 struct GuestKeys {
     std::vector<QueueKeys> queues;
     RxFeatures rx;
+    std::optional<ControlRingKeys> control;
 };
 Result<GuestKeys> read_guest_keys(xen::Store& store, const std::string& frontend, std::uint32_t max_queues);
 

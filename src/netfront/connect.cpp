@@ -166,6 +166,14 @@ bool Device::can_leave_checksum_blank(bool ipv6) const noexcept {
     return ipv6 ? tx.checksum_ipv6 : tx.checksum_ipv4;
 }
 
+bool Device::can_steer_by_hash() const noexcept {
+    return impl_->offer().control_ring;
+}
+
+Result<void> Device::steer_by_hash(const Hashing& hashing) {
+    return impl_->steer_by_hash(hashing);
+}
+
 unsigned Device::queue_count() const noexcept {
     return impl_->queue_count();
 }

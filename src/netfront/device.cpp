@@ -241,6 +241,7 @@ void Device::Impl::end_queues() noexcept {
     for (Queue::Impl* queue : queue_impls_) {
         queue->disconnect();
     }
+    control_.reset();
     attached_ = false;
     was_up_ = false;
 }
@@ -279,8 +280,16 @@ Result<void> Device::Impl::build() {
         queue_impls_.push_back(queue->get());
         queues_.push_back(std::make_unique<Queue>(std::move(*queue)));
     }
+    control_.reset();
+    if (offer_.control_ring) {
+        auto control = Control::create(hypervisor_, *grants_, info_.backend_domain);
+        if (!control) {
+            return propagate(control);
+        }
+        control_ = std::move(*control);
+    }
     attached_ = true;
-    return unless_gone(publish(*store_, info_.frontend, config_, offer_, queue_impls_));
+    return unless_gone(publish(*store_, info_.frontend, config_, offer_, queue_impls_, control_.get()));
 }
 
 /// The connection's own state: whether the backend is there, and its carrier.
@@ -297,6 +306,20 @@ Result<void> Device::Impl::look_at_link() {
     }
     carrier_ = *carrier;
     return {};
+}
+
+Result<void> Device::Impl::steer_by_hash(const Hashing& hashing) {
+    const LinkState now = state();
+    if (now != LinkState::up && now != LinkState::down) {
+        return fail(ENOTCONN, "netfront: the device is not connected");
+    }
+    if (!control_) {
+        return fail(EOPNOTSUPP,
+                    fmt::format("netfront: the backend {} has no control ring (feature-ctrl-ring), so it cannot be told "
+                                "how to steer",
+                                info_.backend));
+    }
+    return control_->steer_by_hash(hashing, queue_count());
 }
 
 void Device::Impl::set_closed(std::string why) {

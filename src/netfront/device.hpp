@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "netfront/control.hpp"
 #include "netfront/device_lock.hpp"
 #include "netfront/discovery.hpp"
 #include "netfront/keys.hpp"
@@ -69,6 +70,7 @@ public:
     [[nodiscard]] const DeviceInfo& info() const noexcept { return info_; }
     [[nodiscard]] unsigned mtu() const noexcept { return mtu_; }
     [[nodiscard]] const Offer& offer() const noexcept { return offer_; }
+    Result<void> steer_by_hash(const Hashing& hashing);
     [[nodiscard]] unsigned queue_count() const noexcept { return static_cast<unsigned>(queues_.size()); }
     [[nodiscard]] Queue& queue(unsigned index) noexcept { return *queues_[index]; }
 
@@ -102,6 +104,7 @@ private:
     UniqueFd poll_;   // epoll over the store and the alarm
     std::unique_ptr<xen::Store> store_;
     std::unique_ptr<xen::GrantAllocator> grants_;
+    std::unique_ptr<Control> control_;  // while connected to a backend that has one
     std::vector<std::unique_ptr<Queue>> queues_;
     std::vector<Queue::Impl*> queue_impls_;  // of queues_
     xen::FrontendView view_{};               // at the last look

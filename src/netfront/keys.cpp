@@ -57,13 +57,18 @@ void add_queue_keys(Pairs& keys, const std::string& prefix, const Queue::Impl& q
     }
 }
 
-Pairs frontend_keys(const Config& config, const Offer& offer, const std::vector<Queue::Impl*>& queues) {
+Pairs frontend_keys(const Config& config, const Offer& offer, const std::vector<Queue::Impl*>& queues,
+                    const Control* control) {
     Pairs keys;
     if (offer.multi_queue) {
         keys.emplace_back("multi-queue-num-queues", fmt::format("{}", queues.size()));
     }
     for (std::size_t i = 0; i < queues.size(); ++i) {
         add_queue_keys(keys, queues.size() == 1 ? std::string() : fmt::format("queue-{}/", i), *queues[i]);
+    }
+    if (control != nullptr) {
+        keys.emplace_back("ctrl-ring-ref", fmt::format("{}", std::to_underlying(control->ring_ref())));
+        keys.emplace_back("event-channel-ctrl", fmt::format("{}", std::to_underlying(control->port())));
     }
     keys.emplace_back("request-rx-copy", "1");
     keys.emplace_back("feature-rx-notify", "1");
@@ -126,6 +131,7 @@ Result<Offer> read_offer(xen::Store& store, const std::string& backend, Notes& n
     } flags[] = {
         {"feature-rx-copy", &offer.rx_copy},
         {"feature-split-event-channels", &offer.split_event_channels},
+        {"feature-ctrl-ring", &offer.control_ring},
         {"feature-sg", &offer.tx.scatter_gather},
         {"feature-gso-tcpv4", &offer.tx.tcpv4},
         {"feature-gso-tcpv6", &offer.tx.tcpv6},
@@ -155,8 +161,8 @@ Result<bool> read_carrier(xen::Store& store, const std::string& backend, Notes& 
 }
 
 Result<void> publish(xen::Store& store, const std::string& frontend, const Config& config, const Offer& offer,
-                     const std::vector<Queue::Impl*>& queues) {
-    const Pairs keys = frontend_keys(config, offer, queues);
+                     const std::vector<Queue::Impl*>& queues, const Control* control) {
+    const Pairs keys = frontend_keys(config, offer, queues, control);
     return xen::transact(store, [&](xen::Transaction t) -> Result<void> {
         // Also the proof that the directory still exists: a write would make it anew.
         if (auto removed = remove_stale(store, frontend, t); !removed) {

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "netfront/control.hpp"
 #include "netfront/queue.hpp"
 #include "netfront/tx.hpp"
 #include "uvif/netfront.hpp"
@@ -28,6 +29,7 @@ private:
 struct Offer {
     bool rx_copy = false;
     bool split_event_channels = false;
+    bool control_ring = false;
     bool multi_queue = false;  ///< multi-queue-max-queues exists: say how many
     unsigned max_queues = 1;
     TxFeatures tx;
@@ -40,8 +42,8 @@ Result<Offer> read_offer(xen::Store& store, const std::string& backend, Notes& n
 Result<bool> read_carrier(xen::Store& store, const std::string& backend, Notes& notes);
 
 /// Writes everything a backend needs to connect, in one transaction: keys of the queues (flat for one queue,
-/// queue-N/ for more), then features. What an earlier connection left is removed.
+/// queue-N/ for more) and of the control ring, if there is one, then features. What an earlier connection left is removed.
 Result<void> publish(xen::Store& store, const std::string& frontend, const Config& config, const Offer& offer,
-                     const std::vector<Queue::Impl*>& queues);
+                     const std::vector<Queue::Impl*>& queues, const Control* control);
 
 }  // namespace uvif::netfront

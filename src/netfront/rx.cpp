@@ -23,6 +23,7 @@ constexpr std::uint32_t publish_low = 64;
     return offload;
 }
 
+constexpr std::uint8_t hash_type_count = 4;  // as bit numbers: see HashTypes
 constexpr const char* wrong_id = "an RX answer whose id is not that of the request in its slot";
 
 }  // namespace
@@ -121,6 +122,7 @@ const char* RxQueue::accept(ring::Index at, const ring::RxSlot& slot, std::span<
             packet.length = static_cast<std::uint32_t>(response.status);
             packet.fragment_count = 1;
             packet.offload = offload_of(response.flags);
+            packet.hash_type = 0;
             packet.fragments[0] = fragment(response, buffer);
             __builtin_prefetch(packet.fragments[0].data);
             lend(buffer);
@@ -143,6 +145,7 @@ const char* RxQueue::accept_response(const ring::RxResponse& response, std::uint
         chain_.packet.length = 0;
         chain_.packet.fragment_count = 0;
         chain_.packet.offload = offload_of(response.flags);
+        chain_.packet.hash_type = 0;
         chain_.bad = false;
         chain_.slots = 0;
     } else if (extra) {
@@ -168,6 +171,10 @@ const char* RxQueue::accept_extra(const ring::ExtraInfo& extra, std::uint16_t bu
         } else {
             chain_.bad = true;
         }
+    }
+    if (extra.type == static_cast<std::uint8_t>(ring::ExtraType::hash) && extra.hash_type() < hash_type_count) {
+        chain_.packet.hash_type = static_cast<std::uint8_t>(1U << extra.hash_type());
+        chain_.packet.hash = extra.hash_value();
     }
     if ((extra.flags & ring::ExtraInfo::more) == 0) {
         chain_.stage = chain_.more_data ? Stage::data : Stage::first;
@@ -210,6 +217,8 @@ void RxQueue::finish(std::span<Packet> packets, std::size_t& count, QueueStatist
     out.length = packet.length;
     out.fragment_count = packet.fragment_count;
     out.offload = packet.offload;
+    out.hash_type = packet.hash_type;
+    out.hash = packet.hash;
     std::ranges::copy(fragments, out.fragments.begin());
     for (const Fragment& piece : fragments) {
         lend(static_cast<std::uint16_t>(piece.buffer - first_buffer_));

@@ -42,6 +42,7 @@ struct Packet {
     Offload offload;
     std::uint16_t fragment_count = 0;
     bool copied = false;  ///< set by the port: the data was copied on the way, not sent from these pages
+    FlowHash hash;        ///< set by an RX queue whose guest wants hashes
     std::array<Fragment, max_fragments> fragments;
 
     /// Not null: fragment 0 is here, and every other one is in the page of `owner` that granted[i] names.

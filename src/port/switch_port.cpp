@@ -142,34 +142,11 @@ std::size_t SwitchPort::receive(std::span<Packet*> packets) noexcept {
 }
 
 std::size_t SwitchPort::take_passed(std::span<Packet*> packets) noexcept {
-    std::size_t count = 0;
-    while (count < packets.size()) {
-        if (arrived_ == nullptr) {
-            arrived_ = inbox_.empty() ? nullptr : inbox_.take_all();
-        }
-        if (arrived_ == nullptr) {
-            break;
-        }
-        packets[count++] = std::exchange(arrived_, arrived_->next);
-    }
-    return count;
+    return arrived_.take(packets);
 }
 
 void SwitchPort::give_back(const std::function<bool(const Packet&)>& concerns) noexcept {
-    Packet** link = &arrived_;
-    for (int list = 0; list < 2; ++list) {
-        while (*link != nullptr) {
-            if (Packet* const packet = *link; concerns(*packet)) {
-                *link = packet->next;
-                complete_from_elsewhere(packet);
-            } else {
-                link = &packet->next;
-            }
-        }
-        if (list == 0) {
-            *link = inbox_.take_all();  // behind those taken before
-        }
-    }
+    arrived_.give_back(concerns);
 }
 
 const PortCounters& SwitchPort::counters() const noexcept {

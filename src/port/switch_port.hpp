@@ -8,6 +8,7 @@
 #include <span>
 
 #include "packet/packet.hpp"
+#include "packet/passed_packets.hpp"
 #include "port/port.hpp"
 #include "port/switch.hpp"
 #include "runtime/limits.hpp"
@@ -43,7 +44,7 @@ public:
 
     /// Any thread: a packet for this queue's guest.
     void deliver(Packet* packet) noexcept {
-        if (inbox_.push(packet)) {
+        if (arrived_.push(packet)) {
             waker_.wake();
         }
     }
@@ -56,7 +57,7 @@ public:
     [[nodiscard]] std::span<Packet* const> held() const noexcept override { return bridge_->held(); }
     std::size_t receive(std::span<Packet*> packets) noexcept override;
     std::size_t take_passed(std::span<Packet*> packets) noexcept override;
-    [[nodiscard]] bool has_passed() const noexcept override { return arrived_ != nullptr || !inbox_.empty(); }
+    [[nodiscard]] bool has_passed() const noexcept override { return !arrived_.empty(); }
     void crowd(bool crowded) noexcept override { crowded_.store(crowded, std::memory_order_relaxed); }
     void give_back(const std::function<bool(const Packet&)>& concerns) noexcept override;
     [[nodiscard]] std::size_t reads_ahead() const noexcept override { return bridge_->reads_ahead(); }
@@ -81,9 +82,8 @@ private:
     std::unique_ptr<Port> bridge_;
     Seat seat_;
     Waker& waker_;
-    PacketInbox inbox_;
+    PassedPackets arrived_;
     std::atomic<bool> crowded_ = false;
-    Packet* arrived_ = nullptr;  ///< taken from the inbox
     std::uint32_t expected_ = 0;
     std::uint64_t passed_ = 0;
     std::uint64_t spoofed_ = 0;

@@ -91,6 +91,24 @@ struct ExtraInfo {
         return static_cast<std::uint16_t>(data[0] | (data[1] << 8));
     }
     [[nodiscard]] constexpr std::uint8_t gso_type() const noexcept { return data[2]; }
+
+    /// u.hash: u8 type (a HashType), u8 algorithm, u8 value[4], the least significant first.
+    static constexpr ExtraInfo hash(std::uint8_t hash_type, std::uint32_t value) noexcept {
+        ExtraInfo extra;
+        extra.type = static_cast<std::uint8_t>(ExtraType::hash);
+        extra.data = {hash_type,
+                      1,  // Toeplitz
+                      static_cast<std::uint8_t>(value),
+                      static_cast<std::uint8_t>(value >> 8),
+                      static_cast<std::uint8_t>(value >> 16),
+                      static_cast<std::uint8_t>(value >> 24)};
+        return extra;
+    }
+    [[nodiscard]] constexpr std::uint8_t hash_type() const noexcept { return data[0]; }
+    [[nodiscard]] constexpr std::uint32_t hash_value() const noexcept {
+        return std::uint32_t{data[2]} | std::uint32_t{data[3]} << 8 | std::uint32_t{data[4]} << 16 |
+               std::uint32_t{data[5]} << 24;
+    }
 };
 
 /// A TX slot as copied out of the ring: which of the two it is only its place in the chain tells.
@@ -116,6 +134,32 @@ struct RxSlot {
     static constexpr RxSlot from(const ExtraInfo& extra) noexcept { return std::bit_cast<RxSlot>(extra); }
     [[nodiscard]] constexpr RxResponse response() const noexcept { return std::bit_cast<RxResponse>(*this); }
     [[nodiscard]] constexpr ExtraInfo extra() const noexcept { return std::bit_cast<ExtraInfo>(*this); }
+};
+
+/// Requests of the control ring (XEN_NETIF_CTRL_TYPE_*).
+enum class CtrlType : std::uint16_t {
+    get_hash_flags = 1,
+    set_hash_flags,
+    set_hash_key,
+    get_hash_mapping_size,
+    set_hash_mapping_size,
+    set_hash_mapping,
+    set_hash_algorithm,
+    get_gref_mapping_size,
+    add_gref_mapping,
+    del_gref_mapping,
+};
+enum class CtrlStatus : std::uint32_t { success = 0, not_supported = 1, invalid_parameter = 2, buffer_overflow = 3 };
+
+enum class HashAlgorithm : std::uint32_t { none = 0, toeplitz = 1 };
+
+/// An entry of the lists that static grants come in (struct xen_netif_gref).
+struct GrefEntry {
+    static constexpr std::uint16_t read_only = 1;
+
+    std::uint32_t ref = 0;
+    std::uint16_t flags = 0;
+    std::uint16_t status = 0;  ///< out: a CtrlStatus
 };
 
 struct CtrlRequest {

@@ -60,6 +60,21 @@ static_assert(static_cast<int>(ExtraType::mcast_add) == XEN_NETIF_EXTRA_TYPE_MCA
 static_assert(static_cast<int>(ExtraType::mcast_del) == XEN_NETIF_EXTRA_TYPE_MCAST_DEL);
 static_assert(static_cast<int>(ExtraType::hash) == XEN_NETIF_EXTRA_TYPE_HASH &&
               extra_type_count == XEN_NETIF_EXTRA_TYPE_MAX);
+static_assert(static_cast<int>(CtrlType::get_hash_flags) == XEN_NETIF_CTRL_TYPE_GET_HASH_FLAGS &&
+              static_cast<int>(CtrlType::set_hash_algorithm) == XEN_NETIF_CTRL_TYPE_SET_HASH_ALGORITHM &&
+              static_cast<int>(CtrlType::del_gref_mapping) == XEN_NETIF_CTRL_TYPE_DEL_GREF_MAPPING);
+static_assert(static_cast<int>(CtrlStatus::success) == XEN_NETIF_CTRL_STATUS_SUCCESS &&
+              static_cast<int>(CtrlStatus::not_supported) == XEN_NETIF_CTRL_STATUS_NOT_SUPPORTED &&
+              static_cast<int>(CtrlStatus::invalid_parameter) == XEN_NETIF_CTRL_STATUS_INVALID_PARAMETER &&
+              static_cast<int>(CtrlStatus::buffer_overflow) == XEN_NETIF_CTRL_STATUS_BUFFER_OVERFLOW);
+static_assert(static_cast<int>(HashAlgorithm::toeplitz) == XEN_NETIF_CTRL_HASH_ALGORITHM_TOEPLITZ);
+static_assert(HashTypes::ipv4 == XEN_NETIF_CTRL_HASH_TYPE_IPV4 &&
+              HashTypes::ipv4_tcp == XEN_NETIF_CTRL_HASH_TYPE_IPV4_TCP &&
+              HashTypes::ipv6 == XEN_NETIF_CTRL_HASH_TYPE_IPV6 &&
+              HashTypes::ipv6_tcp == XEN_NETIF_CTRL_HASH_TYPE_IPV6_TCP);
+static_assert(sizeof(GrefEntry) == sizeof(xen_netif_gref) && GrefEntry::read_only == XEN_NETIF_CTRLF_GREF_readonly);
+static_assert(offsetof(GrefEntry, flags) == offsetof(xen_netif_gref, flags) &&
+              offsetof(GrefEntry, status) == offsetof(xen_netif_gref, status));
 static_assert(ExtraInfo::more == XEN_NETIF_EXTRA_FLAG_MORE);
 static_assert(static_cast<int>(GsoType::tcpv4) == XEN_NETIF_GSO_TYPE_TCPV4 &&
               static_cast<int>(GsoType::tcpv6) == XEN_NETIF_GSO_TYPE_TCPV6);

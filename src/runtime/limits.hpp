@@ -158,6 +158,9 @@ inline constexpr std::size_t regions_per_queue = 256;
 
 // Netback
 
+/// Entries of a guest's table from hashes to queues: Linux's and Windows' number, twice the queues that there can be.
+inline constexpr std::size_t hash_mapping = 128;
+
 /// Queues that the daemon offers a guest at most. Linux offers one a CPU, and at most 8 unless told otherwise.
 inline constexpr unsigned queues_per_vif = 64;
 
@@ -197,6 +200,9 @@ inline constexpr int frontend_close_ms = 1000;
 
 /// How long a backend may be at closing a former connection before that counts as a refusal: it needs milliseconds.
 inline constexpr std::int64_t refusal_grace_ns = 1'000'000'000;
+
+/// How long a backend may take to answer a request on the control ring: it needs microseconds, and who asks waits.
+inline constexpr std::int64_t control_answer_ms = 1000;
 
 /// Notes about a backend's keys that a device keeps: there are fewer keys than that.
 inline constexpr std::size_t notes = 32;

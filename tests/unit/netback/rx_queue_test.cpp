@@ -194,7 +194,7 @@ TEST_F(RxQueueTest, DeliversOctetsOffloadsAndSlots) {
         for (std::size_t i = 0; i < cases.size(); ++i) {
             EXPECT_EQ(packets[i].frame, cases[i].frame) << i;
             EXPECT_EQ(packets[i].slots, cases[i].slots) << i;
-            EXPECT_EQ(RxQueue::slots_needed([&] {
+            EXPECT_EQ(backend.queue->slots_needed([&] {
                           Packet p;
                           p.length = static_cast<std::uint32_t>(cases[i].frame.data.size());
                           p.offload = cases[i].frame.offload;
@@ -478,6 +478,177 @@ TEST_F(RxQueueTest, EndlessPortGivesNoMoreThanTheGuestHasRoomFor) {
     const MockGuest::Page page = guest.page(xen::Access::read_write);
     receiver.posted[guest.rx.put(RxRequest{1, 0, std::to_underlying(page.ref)})] = {1, page};
     EXPECT_TRUE(guest.rx.push_and_check_notify());
+}
+
+/// Ethernet, IPv4 and TCP, of a flow of its own for each `port`.
+Frame tcp_frame(std::uint8_t port, std::size_t length = 60, Offload offload = {}) {
+    Frame f;
+    f.data.resize(length);
+    f.offload = offload;
+    const auto put = [&f](std::size_t at, unsigned value) { f.data[at] = static_cast<std::byte>(value); };
+    put(12, 8);
+    put(14, 0x45);
+    put(16, (length - 14) >> 8);
+    put(17, (length - 14) & 0xff);
+    put(23, 6);
+    put(29, 1);
+    put(33, 2);
+    put(35, port);
+    put(46, 0x50);
+    return f;
+}
+
+std::shared_ptr<const RxSteering> steering(std::vector<std::uint16_t> mapping, std::uint32_t queues) {
+    std::vector<std::uint8_t> key(40);
+    for (std::size_t i = 0; i < key.size(); ++i) {
+        key[i] = static_cast<std::uint8_t>(i * 37 + 11);
+    }
+    return std::make_shared<RxSteering>(HashTypes::all, key, mapping, queues);
+}
+
+TEST_F(RxQueueTest, TellsTheHashInAnExtraBehindTheOther) {
+    Backend backend(guest);
+    const auto by = steering({}, 1);
+    backend.queue->steer_by(by);
+    const Frame plain = tcp_frame(1);
+    const Frame gso = tcp_frame(2, 5000, {.checksum_blank = true, .gso_type = GsoType::tcpv4, .gso_size = 1000});
+    const Frame unhashed = frame(60);
+    backend.port.to_receive = {plain, gso, unhashed};
+    receiver.post(20);
+    backend.run();
+    const auto answers = guest.rx_answers();
+    ASSERT_EQ(answers.size(), 2U + 4U + 1U);
+    const auto hash_of = [&by](const Frame& f) { return by->hash(std::span(f.data)); };
+    EXPECT_TRUE(answers[0].response().flags.has(RxFlags::extra_info));
+    EXPECT_EQ(answers[1].extra().type, 4);
+    EXPECT_EQ(answers[1].extra().flags, 0);
+    EXPECT_EQ(answers[1].extra().hash_type(), 1) << "a bit's number, not the bit";
+    EXPECT_EQ(answers[1].extra().data[1], 1) << "Toeplitz";
+    EXPECT_EQ(answers[1].extra().hash_value(), hash_of(plain).value);
+    EXPECT_EQ(answers[3].extra().type, 1);
+    EXPECT_EQ(answers[3].extra().flags, ExtraInfo::more);
+    EXPECT_EQ(answers[3].extra().gso_size(), 1000);
+    EXPECT_EQ(answers[4].extra().type, 4);
+    EXPECT_EQ(answers[4].extra().flags, 0);
+    EXPECT_EQ(answers[4].extra().hash_value(), hash_of(gso).value);
+    EXPECT_EQ(answers[5].response().status, 5000 - 4096);
+    EXPECT_FALSE(answers[6].response().flags.has(RxFlags::extra_info));
+    // And no more when it is not wanted any more.
+    backend.queue->steer_by(nullptr);
+    backend.port.to_receive = {plain};
+    backend.run();
+    ASSERT_EQ(guest.rx_answers().size(), 1U);
+}
+
+struct NoWaker final : Waker {
+    void wake() noexcept override {}
+};
+
+/// Two queues of one vif; that their rings are two guests' is nothing to them.
+class SteeringTest : public RxQueueTest {
+protected:
+    SteeringTest() {
+        first.queue->join(exchange, 0, waker);
+        second.queue->join(exchange, 1, waker);
+    }
+    ~SteeringTest() override { stop(); }
+    void steer(std::vector<std::uint16_t> mapping) {
+        const auto by = steering(std::move(mapping), 2);
+        first.queue->steer_by(by);
+        second.queue->steer_by(by);
+    }
+    void stop() {
+        first.queue->steer_by(nullptr);
+        second.queue->steer_by(nullptr);
+        first.queue->give_back([](const Packet&) { return true; });
+        second.queue->give_back([](const Packet&) { return true; });
+    }
+    void run() {
+        first.run();
+        second.run();
+        first.run();
+    }
+
+    MockGuest other{*host};
+    Receiver other_receiver{other};
+    NoWaker waker;
+    RxExchange exchange{2};
+    Backend first{guest};
+    Backend second{other};
+};
+
+TEST_F(SteeringTest, PacketsGoWhereTheMappingSaysInOrder) {
+    steer({1, 0, 1});
+    const auto by = steering({1, 0, 1}, 2);
+    std::array<std::vector<std::uint32_t>, 2> expected;
+    receiver.post(200);
+    other_receiver.post(200);
+    for (int round = 0; round < 3; ++round) {
+        for (std::uint8_t port = 0; port < 30; ++port) {
+            const Frame f = tcp_frame(port);
+            const FlowHash hash = by->hash(std::span(f.data));
+            expected[by->queue_of(hash)].push_back(hash.value);
+            first.port.to_receive.push_back(f);
+        }
+        run();
+    }
+    ASSERT_FALSE(expected[0].empty());
+    ASSERT_FALSE(expected[1].empty());
+    const auto hashes = [](MockGuest& of) {
+        const auto answers = of.rx_answers();
+        std::vector<std::uint32_t> all;
+        for (std::size_t i = 1; i < answers.size(); i += 2) {
+            all.push_back(answers[i].extra().hash_value());
+        }
+        return all;
+    };
+    EXPECT_EQ(hashes(guest), expected[0]);
+    EXPECT_EQ(hashes(other), expected[1]);
+    EXPECT_EQ(first.queue->counters().steered, expected[1].size());
+}
+
+TEST_F(SteeringTest, AQueueWithoutRoomHoldsItsPacketsForTenMillisecondsAndTheOthersGoOn) {
+    steer({1});
+    receiver.post(100);
+    for (int i = 0; i < 200; ++i) {
+        first.port.to_receive.push_back(tcp_frame(1));
+    }
+    run();
+    EXPECT_FALSE(first.queue->wants_packets()) << "all that it has are with the other";
+    ASSERT_NE(second.queue->hold_ends_ns(), 0);
+    second.queue->release_held(*second.grants, second.copies);
+    run();
+    EXPECT_TRUE(first.queue->wants_packets());
+    for (int i = 0; i < 10; ++i) {
+        run();
+    }
+    EXPECT_TRUE(first.port.to_receive.empty()) << "what comes now is dropped";
+    EXPECT_GT(second.queue->counters().drops[static_cast<std::size_t>(RxDrop::stalled)], 0U);
+    other_receiver.post(100);
+    run();
+    EXPECT_EQ(other.rx_answers().size(), 2 * second.queue->counters().lazy_copies);
+    first.port.to_receive.push_back(tcp_frame(3));
+    run();
+    EXPECT_EQ(other.rx_answers().size(), 2U);
+}
+
+TEST_F(SteeringTest, NothingIsAbroadWhenSteeringHasStopped) {
+    steer({1});
+    for (int i = 0; i < 64; ++i) {
+        first.port.to_receive.push_back(tcp_frame(1));
+    }
+    first.run();
+    second.run();  // some in its line, the others in its inbox
+    EXPECT_FALSE(first.queue->wants_packets());
+    stop();
+    first.run();
+    EXPECT_TRUE(first.queue->wants_packets());
+    receiver.post(64);
+    for (int i = 0; i < 64; ++i) {
+        first.port.to_receive.push_back(tcp_frame(1));
+    }
+    run();
+    EXPECT_EQ(guest.rx_answers().size(), 64U) << "all of its packets are home again";
 }
 
 }  // namespace

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+#include "netback/control_ring.hpp"
+
+#include <array>
+#include <cerrno>
+
+namespace uvif::netback {
+
+Result<std::unique_ptr<ControlRing>> ControlRing::connect(xen::GrantTable& grants, xen::EventChannels& events,
+                                                          xen::DomainId domain, const ControlRingKeys& keys) {
+    auto page = MappedPage::map(grants, domain, keys.ring);
+    if (!page) {
+        return fail(page.error().code, "ctrl-ring-ref: " + page.error().message);
+    }
+    const auto ring = ring::CtrlBackRing::attach(page->address());
+    if (!ring) {
+        return fail(EPROTO, "ctrl-ring-ref: the page is no ring: more requests outstanding than it holds");
+    }
+    const auto port = events.bind_interdomain(domain, keys.event);
+    if (!port) {
+        return fail(port.error().code, "event-channel-ctrl: " + port.error().message);
+    }
+    return std::unique_ptr<ControlRing>(new ControlRing(grants, events, domain, std::move(*page), *ring, *port));
+}
+
+ControlRing::~ControlRing() {
+    events_.unbind(port_);
+}
+
+ControlRing::Served ControlRing::serve(const std::function<ring::CtrlResponse(const ring::CtrlRequest&)>& execute,
+                                       const std::function<void()>& commit) {
+    std::array<ring::CtrlRequest, ring::CtrlBackRing::size> requests;
+    std::array<ring::CtrlResponse, ring::CtrlBackRing::size> responses;
+    const ring::Taken taken = ring_.take(requests);
+    if (taken.impossible) {
+        return Served::impossible;
+    }
+    for (ring::Index i = 0; i < taken.count; ++i) {
+        responses[i] = execute(requests[i]);
+    }
+    if (taken.count != 0) {
+        commit();
+    }
+    ring_.respond(std::span(responses).first(taken.count));
+    if (ring_.push_and_check_notify()) {
+        (void)events_.notify(port_);
+    }
+    return ring_.arm() ? Served::all : Served::more;
+}
+
+bool ControlRing::read_page(xen::GrantRef ref, std::span<std::byte> out) noexcept {
+    std::array segment{
+        xen::CopySegment::from_guest(domain_, ref, 0, out.data(), static_cast<std::uint16_t>(out.size()))};
+    return grants_.copy(segment) == 0 && segment[0].status == static_cast<std::int16_t>(xen::GrantStatus::okay);
+}
+
+}  // namespace uvif::netback
