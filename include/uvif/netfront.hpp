@@ -28,8 +28,8 @@ inline constexpr std::size_t max_packet_length = 65535;
 inline constexpr std::size_t max_hash_key = 40;       ///< octets: all that has influence
 inline constexpr std::size_t max_hash_mapping = 128;  ///< entries: what backends take (netif.h leaves it to them)
 
-/// How the backend is to choose the queue of a packet that it sends us: by a Toeplitz hash of the packet's addresses and
-/// ports (xen/io/netif.h, "Control messages"), as receive-side scaling (RSS) of network cards does.
+/// How the backend is to choose the queue of a packet that it sends us: by a Toeplitz hash of the packet's addresses
+/// and ports (xen/io/netif.h, "Control messages"), as receive-side scaling (RSS) of network cards does.
 struct Hashing {
     std::uint32_t types = 0;            ///< a sum of HashTypes, of which the most particular that fits is used; 0: none
     std::span<const std::uint8_t> key;  ///< up to max_hash_key octets; those that lack are 0
@@ -174,8 +174,8 @@ public:
 
     /// The backend has a control ring, by which it may take what follows.
     [[nodiscard]] bool can_steer_by_hash() const noexcept;
-    /// Has the backend hash what it sends us, tell the hash with each packet (Packet::hash), and put it on the queue that
-    /// the mapping says; with `types` 0 it chooses freely again. Holds as long as the connection: after a backend
+    /// Has the backend hash what it sends us, tell the hash with each packet (Packet::hash), and put it on the queue
+    /// that the mapping says; with `types` 0 it chooses freely again. Holds as long as the connection: after a backend
     /// restart it is to be set again. Waits for the backend, a second at most for each of six requests.
     /// Thread rule as of process(). Errors: EOPNOTSUPP (no control ring, or no hashes), EINVAL (a value out of its
     /// range), ENOTCONN, ETIMEDOUT (no answer: the connection goes on without), EPROTO.

@@ -26,7 +26,7 @@ struct QueueConfig {
     QueueKeys keys;
     RxFeatures rx;
     FetchPolicy fetch;
-    TxCredit* credit = nullptr;  ///< of the vif, whose queues share it
+    TxCredit* credit = nullptr;      ///< of the vif, whose queues share it
     RxExchange* exchange = nullptr;  ///< with which it is queue `index` of those that the guest may have steer
     std::size_t index = 0;
     bool resumed = false;        ///< another daemon served these rings before: events may have been lost in between

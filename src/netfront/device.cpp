@@ -314,10 +314,11 @@ Result<void> Device::Impl::steer_by_hash(const Hashing& hashing) {
         return fail(ENOTCONN, "netfront: the device is not connected");
     }
     if (!control_) {
-        return fail(EOPNOTSUPP,
-                    fmt::format("netfront: the backend {} has no control ring (feature-ctrl-ring), so it cannot be told "
-                                "how to steer",
-                                info_.backend));
+        return fail(
+            EOPNOTSUPP,
+            fmt::format("netfront: the backend {} has no control ring (feature-ctrl-ring), so it cannot be told "
+                        "how to steer",
+                        info_.backend));
     }
     return control_->steer_by_hash(hashing, queue_count());
 }

@@ -129,14 +129,10 @@ Result<Offer> read_offer(xen::Store& store, const std::string& backend, Notes& n
         std::string_view key;
         bool* value;
     } flags[] = {
-        {"feature-rx-copy", &offer.rx_copy},
-        {"feature-split-event-channels", &offer.split_event_channels},
-        {"feature-ctrl-ring", &offer.control_ring},
-        {"feature-sg", &offer.tx.scatter_gather},
-        {"feature-gso-tcpv4", &offer.tx.tcpv4},
-        {"feature-gso-tcpv6", &offer.tx.tcpv6},
-        {"feature-no-csum-offload", &no_checksum},
-        {"feature-ipv6-csum-offload", &offer.tx.checksum_ipv6},
+        {"feature-rx-copy", &offer.rx_copy},        {"feature-split-event-channels", &offer.split_event_channels},
+        {"feature-ctrl-ring", &offer.control_ring}, {"feature-sg", &offer.tx.scatter_gather},
+        {"feature-gso-tcpv4", &offer.tx.tcpv4},     {"feature-gso-tcpv6", &offer.tx.tcpv6},
+        {"feature-no-csum-offload", &no_checksum},  {"feature-ipv6-csum-offload", &offer.tx.checksum_ipv6},
     };
     for (const auto& flag : flags) {
         auto value = read_feature(store, backend, flag.key, false, notes);

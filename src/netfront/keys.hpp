@@ -42,7 +42,8 @@ Result<Offer> read_offer(xen::Store& store, const std::string& backend, Notes& n
 Result<bool> read_carrier(xen::Store& store, const std::string& backend, Notes& notes);
 
 /// Writes everything a backend needs to connect, in one transaction: keys of the queues (flat for one queue,
-/// queue-N/ for more) and of the control ring, if there is one, then features. What an earlier connection left is removed.
+/// queue-N/ for more) and of the control ring, if there is one, then features. What an earlier connection left is
+/// removed.
 Result<void> publish(xen::Store& store, const std::string& frontend, const Config& config, const Offer& offer,
                      const std::vector<Queue::Impl*>& queues, const Control* control);
 

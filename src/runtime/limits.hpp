@@ -110,8 +110,8 @@ inline constexpr int vxlan_send_buffer = tap_send_buffer;
 /// SO_RCVBUF: what comes while the guest's worker has other work; 4 MiB are some 3 ms at 10 Gbit/s.
 inline constexpr int vxlan_receive_buffer = 4 << 20;
 
-/// Datagrams that a queue sends in one turn, copies to several remotes included: a few milliseconds at worst, after which
-/// other queues of the worker have theirs. 64 whole GSO packets of an MTU of 1450 to one endpoint stay below it.
+/// Datagrams that a queue sends in one turn, copies to several remotes included: a few milliseconds at worst, after
+/// which other queues of the worker have theirs. 64 whole GSO packets of an MTU of 1450 to one endpoint stay below it.
 inline constexpr std::uint32_t vxlan_datagrams_per_turn = 4096;
 
 /// Octets of a buffer that datagrams are staged in: room for the largest packet as its smallest segments, each behind

@@ -106,7 +106,7 @@ TEST(HashControl, EveryLimitIsKept) {
         {CtrlType::set_hash_mapping, page_ref, 2, 127, invalid},
         {CtrlType::set_hash_mapping, page_ref, 0, 128, okay},
         {CtrlType::set_hash_mapping, page_ref, 0, 129, invalid},
-        {CtrlType::set_hash_mapping, page_ref, 1, most, invalid},      // XSA-270: the sum wraps to 0
+        {CtrlType::set_hash_mapping, page_ref, 1, most, invalid},  // XSA-270: the sum wraps to 0
         {CtrlType::set_hash_mapping, page_ref, 128, most - 127, invalid},
         {CtrlType::set_hash_mapping, page_ref + 1, 1, 0, invalid},
         {CtrlType{0}, 0, 0, 0, CtrlStatus::not_supported},
@@ -194,10 +194,14 @@ TEST(HashControl, TheMostParticularTypeIsHashed) {
     const FlowHash with_ports{expected(tcp, 12), HashTypes::ipv4_tcp};
     const FlowHash plain{expected(tcp, 8), HashTypes::ipv4};
     const Case cases[] = {
-        {HashTypes::all, tcp, with_ports},      {HashTypes::ipv4_tcp, tcp, with_ports},
-        {HashTypes::ipv4, tcp, plain},          {HashTypes::all, udp, plain},
-        {HashTypes::ipv4_tcp, udp, {}},         {HashTypes::all, fragment, plain},
-        {HashTypes::ipv4_tcp, fragment, {}},    {HashTypes::all, arp, {}},
+        {HashTypes::all, tcp, with_ports},
+        {HashTypes::ipv4_tcp, tcp, with_ports},
+        {HashTypes::ipv4, tcp, plain},
+        {HashTypes::all, udp, plain},
+        {HashTypes::ipv4_tcp, udp, {}},
+        {HashTypes::all, fragment, plain},
+        {HashTypes::ipv4_tcp, fragment, {}},
+        {HashTypes::all, arp, {}},
         {HashTypes::ipv6 | HashTypes::ipv6_tcp, tcp, {}},
     };
     for (const Case& c : cases) {

@@ -195,11 +195,11 @@ TEST_F(RxQueueTest, DeliversOctetsOffloadsAndSlots) {
             EXPECT_EQ(packets[i].frame, cases[i].frame) << i;
             EXPECT_EQ(packets[i].slots, cases[i].slots) << i;
             EXPECT_EQ(backend.queue->slots_needed([&] {
-                          Packet p;
-                          p.length = static_cast<std::uint32_t>(cases[i].frame.data.size());
-                          p.offload = cases[i].frame.offload;
-                          return p;
-                      }()),
+                Packet p;
+                p.length = static_cast<std::uint32_t>(cases[i].frame.data.size());
+                p.offload = cases[i].frame.offload;
+                return p;
+            }()),
                       cases[i].slots);
         }
     }
