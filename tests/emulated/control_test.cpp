@@ -68,14 +68,21 @@ protected:
         return all;
     }
 
-    Host host{{.arguments = {"--max-queues", "2", "--workers", "2"}}};
+    [[nodiscard]] netfront::Config config() const {
+        netfront::Config config;
+        config.hypervisor = host.hypervisor(domain);
+        config.queues = 2;
+        return config;
+    }
+
+    Host host{{.arguments = {"--workers", "2"}}};
     unsigned domain = host.create();
     unsigned vif = host.attach(domain);
 };
 
 TEST_F(ControlTest, TheGuestsHashSteersWhatItReceives) {
     {
-        auto device = Device::connect({.hypervisor = host.hypervisor(domain), .queues = 2});
+        auto device = Device::connect(config());
         ASSERT_TRUE(device) << device.error().message;
         ASSERT_TRUE((*device)->can_steer_by_hash());
         for (const Echo& echo : echoes(**device, 40)) {
@@ -113,7 +120,7 @@ TEST_F(ControlTest, TheGuestsHashSteersWhatItReceives) {
 
 TEST_F(ControlTest, AGuestThatLeavesWhileItIsSteeredLeavesNothing) {
     for (int round = 0; round < 5; ++round) {
-        auto device = Device::connect({.hypervisor = host.hypervisor(domain), .queues = 2});
+        auto device = Device::connect(config());
         ASSERT_TRUE(device) << device.error().message;
         const std::array<std::uint32_t, 1> mapping{1};
         ASSERT_TRUE((*device)->steer_by_hash({.types = HashTypes::all, .key = {}, .mapping = mapping}));

@@ -17,7 +17,7 @@ namespace {
 
 /// The lines of `listing` under `folder`, without it, and with the values of `volatile_keys` masked.
 std::string under(const std::string& listing, const std::string& folder) {
-    static const std::regex volatile_keys("((?:ring-ref|event-channel-[tr]x) = )\"[1-9][0-9]*\"");
+    static const std::regex volatile_keys("((?:ring-ref|event-channel-(?:ctrl|[tr]x)) = )\"[1-9][0-9]*\"");
     std::set<std::string> found;  // stores differ in their order
     std::istringstream lines(listing);
     for (std::string line; std::getline(lines, line);) {
@@ -39,6 +39,7 @@ TEST(TreeTest, LooksAsTheProtocolSays) {
         ASSERT_EQ(listing.status, 0) << listing.output;
         EXPECT_EQ(under(listing.output, Host::backend(domain)), R"(
 carrier = "1"   (n0,r1)
+feature-ctrl-ring = "1"   (n0,r1)
 feature-gso-tcpv4 = "1"   (n0,r1)
 feature-gso-tcpv6 = "1"   (n0,r1)
 feature-ipv6-csum-offload = "1"   (n0,r1)
@@ -58,6 +59,8 @@ type = "vif"   (n0,r1)
         EXPECT_EQ(under(listing.output, Host::frontend(domain)), R"(
 backend = "/local/domain/0/backend/vif/1/0"   (n1,r0)
 backend-id = "0"   (n1,r0)
+ctrl-ring-ref = "N"   (n1,r0)
+event-channel-ctrl = "N"   (n1,r0)
 feature-gso-tcpv4 = "1"   (n1,r0)
 feature-gso-tcpv6 = "1"   (n1,r0)
 feature-ipv6-csum-offload = "1"   (n1,r0)
