@@ -622,7 +622,7 @@ TEST_F(SteeringTest, AQueueWithoutRoomHoldsItsPacketsForTenMillisecondsAndTheOth
     }
     EXPECT_TRUE(first.queue->wants_packets());
     EXPECT_TRUE(first.port.to_receive.empty()) << "what comes now is dropped";
-    EXPECT_GT(second.queue->counters().drops[static_cast<std::size_t>(RxDrop::stalled)], 0U);
+    EXPECT_GT(second.queue->counters().drops[static_cast<std::size_t>(RxDrop::held_too_long)], 0U);
     other_receiver.post(100);
     run();
     EXPECT_EQ(other.rx_answers().size(), 2 * second.queue->counters().lazy_copies);
