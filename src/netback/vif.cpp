@@ -491,7 +491,13 @@ Result<std::unique_ptr<Port>> Vif::open_port(std::uint32_t index, Loop& loop) {
 void Vif::tell_mtu() {
     const unsigned wanted = device_.mtu.value_or(limits::mtu_default);
     const unsigned fits = vxlan_guest_mtu(around_.settings.port.vxlan).value_or(wanted);
-    (void)around_.store.write(device_.frontend + "/mtu", fmt::format("{}", std::min(wanted, fits)));
+    (void)xen::transact(around_.store, [&](xen::Transaction t) -> Result<void> {
+        // A folder that is being taken away is not made anew.
+        if (auto there = around_.store.read(device_.frontend + "/state", t); !there) {
+            return propagate(there);
+        }
+        return around_.store.write(device_.frontend + "/mtu", fmt::format("{}", std::min(wanted, fits)), t);
+    });
 }
 
 /// Opened for each connection: a guest that reboots gets the UDP port of the one that was.

@@ -7,7 +7,10 @@
 // the kernel copy at that moment, and shows what stood in the buffer then.
 #include <gmock/gmock.h>
 #include <linux/bpf.h>
+#include <linux/capability.h>
+#include <netinet/udp.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include <array>
@@ -250,6 +253,88 @@ TEST_F(VxlanZerocopyTest, HoldsLittleForWhoDoesNotAnswer) {
     }
     settle();
     EXPECT_EQ(counters().zerocopy_sent, 21U + limits::vxlan_lent_messages) << "all buffers are back";
+}
+
+/// Seconds are the caller's, so that nobody has to wait for them.
+TEST_F(VxlanZerocopyTest, TriesAgainAfterAPause) {
+    const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    const UnderlayAddress at = *parse_underlay_address("127.0.0.2");
+    const SocketAddress to(at, 4789);
+    constexpr std::size_t octets = 60000;
+    constexpr std::uint32_t now_s = 0xfffffff8;  // seconds begin anew meanwhile
+    auto buffers = VxlanBuffers::create();
+    ASSERT_TRUE(buffers) << buffers.error().message;
+    buffers->attach(socket.get());
+    PortCounters counted;
+    ASSERT_TRUE(buffers->lends(at, octets, now_s));
+    std::byte* const first = buffers->current();
+    ASSERT_EQ(::sendto(socket.get(), first, octets, MSG_ZEROCOPY, to.get(), to.length), static_cast<ssize_t>(octets));
+    buffers->lent(at);
+    buffers->advance();
+    EXPECT_NE(buffers->current(), first);
+    pollfd entry{socket.get(), 0, 0};
+    ASSERT_EQ(::poll(&entry, 1, 10000), 1);
+    buffers->settle(now_s, false, counted);
+    EXPECT_EQ(buffers->outstanding(), 0U);
+    EXPECT_EQ(counted.zerocopy_copied, 1U);
+    EXPECT_FALSE(buffers->lends(at, octets, now_s));
+    EXPECT_FALSE(buffers->lends(at, octets, now_s + limits::vxlan_lent_pause_s - 1));
+    EXPECT_TRUE(buffers->lends(at, octets, now_s + limits::vxlan_lent_pause_s));
+    EXPECT_TRUE(buffers->lends(*parse_underlay_address("127.0.0.3"), octets, now_s)) << "others are not concerned";
+}
+
+/// The kernel numbers messages, also some of those that it refuses.
+TEST_F(VxlanZerocopyTest, NumbersAsTheKernelDoes) {
+    const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    const UnderlayAddress at = *parse_underlay_address("10.9.0.2");
+    const SocketAddress to(at, 4789);
+    const auto send = [&](std::byte* data, int each) {
+        EXPECT_EQ(::setsockopt(socket.get(), SOL_UDP, UDP_SEGMENT, &each, sizeof each), 0);
+        return ::sendto(socket.get(), data, 60000, MSG_ZEROCOPY, to.get(), to.length);
+    };
+    auto buffers = VxlanBuffers::create();
+    ASSERT_TRUE(buffers) << buffers.error().message;
+    buffers->attach(socket.get());
+    PortCounters counted;
+    std::uint32_t now_s = 100;
+    for (int i = 0; i < 3; ++i, now_s += limits::vxlan_lent_pause_s) {
+        ASSERT_TRUE(buffers->lends(at, 60000, now_s));
+        ASSERT_EQ(send(buffers->current(), 1400), 60000);
+        buffers->lent(at);
+        buffers->advance();
+        ASSERT_TRUE(buffers->lends(at, 60000, now_s));
+        ASSERT_EQ(send(buffers->current(), 1480), -1) << "longer than the MTU";
+        buffers->refused(at, now_s, counted);
+        EXPECT_FALSE(buffers->lends(at, 60000, now_s));
+    }
+    pollfd entry{socket.get(), 0, 0};
+    ::poll(&entry, 1, 1000);
+    buffers->settle(now_s, false, counted);
+    EXPECT_EQ(buffers->outstanding(), 0U);
+    EXPECT_EQ(counted.zerocopy_sent + counted.zerocopy_copied, 3U);
+}
+
+/// Pages of a process without privileges count against RLIMIT_MEMLOCK.
+TEST_F(VxlanZerocopyTest, FallsBackWhenNothingMayBePinned) {
+    __user_cap_header_struct self{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+    std::array<__user_cap_data_struct, 2> all{};
+    rlimit before{};
+    ASSERT_EQ(::syscall(SYS_capget, &self, all.data()), 0);
+    ASSERT_EQ(::getrlimit(RLIMIT_MEMLOCK, &before), 0);
+    auto fewer = all;
+    fewer[0].effective &= ~(1U << CAP_IPC_LOCK);
+    const rlimit little{.rlim_cur = 0, .rlim_max = before.rlim_max};
+    ASSERT_EQ(::setrlimit(RLIMIT_MEMLOCK, &little), 0);
+    ASSERT_EQ(::syscall(SYS_capset, &self, fewer.data()), 0);
+    for (int i = 0; i < 5; ++i) {
+        submit(near);
+    }
+    settle();
+    ASSERT_EQ(::syscall(SYS_capset, &self, all.data()), 0);
+    ASSERT_EQ(::setrlimit(RLIMIT_MEMLOCK, &before), 0);
+    EXPECT_EQ(counters().zerocopy_sent + counters().zerocopy_copied, 0U);
+    EXPECT_EQ(counters().submit_dropped, 0U);
+    EXPECT_GT(sent_by_device(), 5U * burst * 1400U);
 }
 
 /// A port that goes leaves nothing behind that it would have to wait for.
