@@ -39,7 +39,7 @@ std::optional<Settled> read_settled(msghdr& header) noexcept {
     return std::nullopt;
 }
 
-/// Both numbers and seconds begin anew after 2^32.
+/// Numbers begin anew after 2^32.
 bool is_before(std::uint32_t a, std::uint32_t b) noexcept {
     return static_cast<std::int32_t>(a - b) < 0;
 }
@@ -85,7 +85,7 @@ bool VxlanBuffers::lends(const UnderlayAddress& to, std::size_t octets, std::uin
     }
     const Destination* destination = find(to);
     return destination != nullptr && destination->outstanding < limits::vxlan_lent_messages &&
-           !is_before(now_s, destination->paused_until_s);
+           now_s >= destination->paused_until_s;
 }
 
 void VxlanBuffers::lent(const UnderlayAddress& to) noexcept {
