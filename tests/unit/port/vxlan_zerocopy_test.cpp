@@ -17,6 +17,7 @@
 #include <cstring>
 
 #include "port/vxlan_endpoint.hpp"
+#include "support/process.hpp"
 #include "unit/port/network.hpp"
 #include "unit/port/packets.hpp"
 
@@ -67,6 +68,8 @@ protected:
             "ip link set lo up; ip link add uvif-u type veth peer name uvif-v && ip addr add 10.9.0.1/24 dev uvif-u && "
             "ip link set uvif-u up && ip link set uvif-v up && "
             "ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:ff dev uvif-u"));
+        // A device that is up drops all until the kernel has seen its carrier and given it a queue.
+        ASSERT_TRUE(test::eventually([] { return run("! ip link show uvif-u | grep -q 'qdisc noop '"); }));
         set_neighbour("retrans_time_ms", 20000);  // nothing is given up unless a test wants it
         const auto config = parse_vxlan_config(
             "vni=42,local=10.9.0.1,fdb=02:00:00:00:00:07@10.9.0.2,fdb=02:00:00:00:00:08@10.9.0.9,"
