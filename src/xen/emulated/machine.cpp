@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
+#include <bitset>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -156,9 +158,16 @@ Result<DomainUsage> Machine::usage(DomainId id) {
     Domain& asked = **found;
     sweep(asked);
     DomainUsage usage;
-    for (std::uint32_t ref = 0; asked.memory.columns().load() != 0 && ref < max_grants; ++ref) {
-        usage.grants_in_use += grant_use(asked.memory, ref).reading ? 1 : 0;
+    std::bitset<max_grants> in_use;
+    for (std::uint64_t columns = asked.memory.columns().load(); columns != 0; columns &= columns - 1) {
+        const auto column = static_cast<std::uint32_t>(std::countr_zero(columns));
+        for (std::uint32_t ref = 0; ref < max_grants; ++ref) {
+            if (asked.memory.pins(column, ref).load(std::memory_order_relaxed) != 0) {
+                in_use.set(ref);
+            }
+        }
     }
+    usage.grants_in_use = static_cast<std::uint32_t>(in_use.count());
     for (const Port& port : asked.ports) {
         usage.ports_unbound += port.binding.state == PortState::unbound ? 1 : 0;
         usage.ports_interdomain += port.binding.state == PortState::interdomain ? 1 : 0;

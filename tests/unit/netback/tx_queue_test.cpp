@@ -427,11 +427,15 @@ TEST_P(TxQueueTest, FailingHypervisorCostsPacketsNeverAnswers) {
 TEST_P(TxQueueTest, EverySlotCountExtrasAndSizeIsAnsweredExactlyOnce) {
     const std::vector<std::uint32_t> totals{0, 1, 13, 14, 60, 127, 128, 129, 4095, 4096, 65535};
     std::size_t delivered = 0, dropped = 0, rogues = 0;
+    std::optional<Backend> backend;  // a new one after a rogue, whom it serves no more
     for (std::size_t slots = 1; slots <= 22; ++slots) {
         for (std::size_t extras = 0; extras <= 5; ++extras) {
             for (const std::uint32_t total : totals) {
                 for (const bool all_in_first : {true, false}) {
-                    Backend backend(guest, GetParam());
+                    if (!backend) {
+                        backend.emplace(guest, GetParam());
+                    }
+                    backend->port.sent.clear();
                     std::vector<std::uint32_t> sizes(slots, 0);
                     // Either the first slot holds what it can, or the last ones do.
                     std::uint32_t left = total;
@@ -443,8 +447,8 @@ TEST_P(TxQueueTest, EverySlotCountExtrasAndSizeIsAnsweredExactlyOnce) {
                     sizes[0] += left;  // what does not fit leaves its page
                     sender.put(sizes, extras);
                     (void)guest.tx.push_and_check_notify();
-                    backend.run();
-                    const Rogue rogue = backend.queue->rogue();
+                    backend->run();
+                    const Rogue rogue = backend->queue->rogue();
                     const bool crosses = left != 0;
                     SCOPED_TRACE(testing::Message() << slots << " slots, " << extras << " extras, " << total
                                                     << " octets, " << all_in_first);
@@ -457,6 +461,7 @@ TEST_P(TxQueueTest, EverySlotCountExtrasAndSizeIsAnsweredExactlyOnce) {
                     }
                     if (rogue != Rogue::none) {
                         ++rogues;
+                        backend.reset();
                         for (const auto& [id, page] : sender.pages) {
                             ASSERT_TRUE(guest.take_back(page));
                         }
@@ -474,9 +479,9 @@ TEST_P(TxQueueTest, EverySlotCountExtrasAndSizeIsAnsweredExactlyOnce) {
                     for (const auto& [id, status] : answers) {
                         ASSERT_EQ(status, good ? okay : error);
                     }
-                    ASSERT_EQ(backend.port.sent.size(), good ? 1U : 0U);
+                    ASSERT_EQ(backend->port.sent.size(), good ? 1U : 0U);
                     if (good) {
-                        ASSERT_EQ(backend.port.sent[0], sender.expected.back());
+                        ASSERT_EQ(backend->port.sent[0], sender.expected.back());
                     }
                     good ? ++delivered : ++dropped;
                     ASSERT_EQ(guest.grants_in_use(), 1U);
