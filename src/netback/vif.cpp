@@ -73,7 +73,7 @@ bool Vif::evaluate() {
 void Vif::adopt_interface(XenbusState state) {
     const bool begun = state == XenbusState::init_wait || state == XenbusState::closing || state == XenbusState::closed;
     if (std::exchange(looked_at_, true) || prepared_ || !begun || around_.settings.port.kind != PortSpec::Kind::tap ||
-        ::if_nametoindex(device_.interface.c_str()) == 0) {
+        ::if_nametoindex(interface_to_open().c_str()) == 0) {
         return;
     }
     if (auto opened = open_interface(); !opened) {
@@ -267,8 +267,8 @@ Result<void> Vif::prepare() {
     device_ = std::move(*keys);
     prepared_ = true;
     if (tap_ && tap_->deleted()) {
-        log(budget_, LogLevel::warning, "{}: the interface {} was deleted and is made anew; add it to its bridge again",
-            name_, device_.interface);
+        log(budget_, LogLevel::warning, "{}: the interface {} was deleted; {} is made anew, add it to its bridge",
+            name_, device_.interface, interface_to_open());
         tap_.reset();
     }
     if (around_.settings.port.kind == PortSpec::Kind::tap && !tap_) {
@@ -282,9 +282,15 @@ Result<void> Vif::prepare() {
     return publish_features(around_.store, backend_, around_.settings.max_queues);
 }
 
+/// Xen's scripts look for vif<domid>.<handle>, refuse when there is an interface of the name `vifname`, and give it
+/// that name themselves.
+const std::string& Vif::interface_to_open() const {
+    return device_.scripted && ::if_nametoindex(device_.interface.c_str()) == 0 ? name_ : device_.interface;
+}
+
 Result<void> Vif::open_interface() {
     TapConfig config;
-    config.name = device_.interface;
+    config.name = interface_to_open();
     config.queues = around_.settings.max_queues;
     config.persistent = true;  // it outlives a daemon that is restarted, and with it its place in a bridge
     auto tap = TapDevice::open(config);

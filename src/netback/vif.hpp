@@ -104,6 +104,7 @@ private:
     void adopt_interface(xen::XenbusState state);
     void end();
     Result<void> prepare();
+    const std::string& interface_to_open() const;
     Result<void> open_interface();
     void tell_mtu();
     Result<void> open_tunnel();

@@ -169,6 +169,11 @@ Result<DeviceKeys> read_device_keys(xen::Store& store, const std::string& backen
         return propagate(name);
     }
     keys.interface = *name && !(*name)->empty() ? **name : fmt::format("vif{}.{}", std::to_underlying(guest), handle);
+    auto script = xen::read_text(store, backend + "/script", t);
+    if (!script) {
+        return propagate(script);
+    }
+    keys.scripted = *script && !(*script)->empty();
     auto mtu = xen::read_decimal(store, backend + "/mtu", limits::mtu_max, t);
     if (!mtu) {
         return propagate(mtu);

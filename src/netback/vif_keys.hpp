@@ -23,6 +23,7 @@ struct DeviceKeys {
     std::string frontend;  ///< absolute path of the frontend's folder
     xen::MacAddress mac{};
     std::string interface;  ///< `vifname`, or vif<domid>.<handle>
+    bool scripted = false;  ///< a hotplug script sets it up, which also gives it the `vifname`
     std::optional<std::uint32_t> mtu;
     std::string bridge;  ///< empty: none, as with a script that routes
 };

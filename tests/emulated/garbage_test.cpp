@@ -379,5 +379,32 @@ TEST(VifNameTest, AnythingThatIsNoNameClosesTheVif) {
     EXPECT_FALSE(network.has_interface("fifteen-octets."));
 }
 
+/// Xen's vif-bridge refuses when there is an interface of that name already, and renames the one it expects. The next
+/// daemon finds it under the new name.
+TEST(VifNameTest, AHotplugScriptGivesTheName) {
+    UVIF_NEEDS_PRIVILEGE();
+    const NetworkNamespace network;
+    Host host({.port = "tap", .network = network.fd()});
+    const unsigned domain = host.create();
+    Keys keys = Host::vif_keys(domain);
+    keys["script"] = "/etc/xen/scripts/vif-bridge";
+    keys["vifname"] = "uplink";
+    host.write_vif(domain, keys);
+    ASSERT_TRUE(host.reaches(Host::backend(domain), "2"));
+    const std::string made = "vif" + std::to_string(domain) + ".0";
+    EXPECT_TRUE(network.has_interface(made));
+    EXPECT_FALSE(network.has_interface("uplink"));
+    network.shell("ip link set " + made + " name uplink");
+    host.daemon().send(SIGTERM);
+    ASSERT_TRUE(host.daemon().wait().has_value());
+    host.start_daemon();
+    EXPECT_TRUE(eventually([&host] { return !host.ask({"list"}).empty(); }));
+    host.remove(Host::backend(domain));
+    host.remove(Host::frontend(domain));
+    EXPECT_TRUE(host.at_rest());
+    EXPECT_FALSE(network.has_interface(made));
+    EXPECT_FALSE(network.has_interface("uplink"));
+}
+
 }  // namespace
 }  // namespace uvif::test

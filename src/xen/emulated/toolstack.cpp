@@ -435,8 +435,8 @@ Result<void> Toolstack::run_script(const Vif& vif, const std::string& action) {
     if (!script || script->empty() || vif.backend != dom0) {
         return {};
     }
-    const std::string standard = fmt::format("vif{}.{}", std::to_underlying(vif.domain), vif.devid);
-    const std::string name = store_.read(vif.libxl_path + "/vifname").value_or(standard);
+    // As libxl, whatever its vifname: the script gives it that.
+    const std::string name = fmt::format("vif{}.{}", std::to_underlying(vif.domain), vif.devid);
     return run_hotplug_script(*script, {action, "type_if=vif"},
                               {"script=" + *script, "XENBUS_TYPE=vif",
                                fmt::format("XENBUS_PATH=backend/vif/{}/{}", std::to_underlying(vif.domain), vif.devid),
