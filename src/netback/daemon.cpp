@@ -63,6 +63,11 @@ Result<void> Daemon::open(const std::string& control_path) {
     if (auto ours = hypervisor_.check_no_other_netback(); !ours) {
         return ours;
     }
+    auto journals = JournalFolder::open(settings_.journals);
+    if (!journals) {
+        return propagate(journals);
+    }
+    journals_.emplace(std::move(*journals));
     auto loop = Loop::create(settings_.loop);
     if (!loop) {
         return propagate(loop);
@@ -131,6 +136,7 @@ Daemon::~Daemon() {
 Result<void> Daemon::run(const std::function<void()>& on_alive) {
     log(LogLevel::info, "serving {} with {} worker{} on {} ({})", backend_folder, workers_.size(),
         workers_.size() == 1 ? "" : "s", loop_->name(), hypervisor_.description());
+    clear_journals();
     while (!stopping_) {
         read_watches();
         if (std::exchange(rescan_, false)) {
@@ -217,6 +223,7 @@ void Daemon::discover(std::string_view domain) {
                                   tunnel_,
                                   *grants_,
                                   *events_,
+                                  *journals_,
                                   [this](VifId found, std::uint64_t connection, Rogue reason) {
                                       mailbox_->post([this, found, connection, reason] {
                                           if (const auto vif = vifs_.find(found); vif != vifs_.end()) {
@@ -234,6 +241,16 @@ void Daemon::discover(std::string_view domain) {
                                   }};
         vifs_.emplace(*id, std::make_unique<Vif>(around, *id));
         dirty_.insert(*id);
+    }
+}
+
+/// Of vifs that went while no daemon ran.
+void Daemon::clear_journals() {
+    for (const VifId& id : journals_->vifs()) {
+        const auto state = store_->read(fmt::format("{}/{}/state", backend_folder, id_text(id)));
+        if (!state && state.error().code == ENOENT) {
+            journals_->remove(id);
+        }
     }
 }
 

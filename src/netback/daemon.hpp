@@ -12,12 +12,14 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "netback/control_server.hpp"
+#include "netback/queue_journal.hpp"
 #include "netback/settings.hpp"
 #include "netback/vif.hpp"
 #include "runtime/loop.hpp"
@@ -50,6 +52,7 @@ private:
     void mark(const xen::WatchEvent& event);
     void rescan();
     void discover(std::string_view domain);
+    void clear_journals();
     void evaluate_dirty();
     void evaluate_overdue();
     [[nodiscard]] std::int64_t sleep_ns() const noexcept;
@@ -90,6 +93,7 @@ private:
     std::vector<std::unique_ptr<Worker>> workers_;
     Switching switching_;
     TunnelPlace tunnel_;
+    std::optional<JournalFolder> journals_;  ///< from open() on
     std::map<VifId, std::unique_ptr<Vif>> vifs_;
     std::map<VifId, std::string> watched_;  ///< the frontend's state node of each vif, as watched
     std::set<VifId> dirty_;

@@ -19,6 +19,8 @@ public:
     /// socket.
     [[nodiscard]] static std::string control_path(std::string_view hypervisor);
     [[nodiscard]] const std::string& control_path() const noexcept { return path_; }
+    /// The folder of its journals, beside that.
+    [[nodiscard]] std::string journal_path() const { return path_ + ".journal"; }
 
 private:
     Instance(std::string path, UniqueFd lock) : path_(std::move(path)), lock_(std::move(lock)) {}

@@ -119,6 +119,7 @@ Result<void> serve(Options& options, int signals) {
     if (!instance) {
         return propagate(instance);
     }
+    options.settings.journals = instance->journal_path();
     auto daemon = Daemon::create(**hypervisor, options.settings,
                                  options.control.empty() ? instance->control_path() : options.control);
     if (!daemon) {

@@ -48,33 +48,18 @@ Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_por
         return fail(rx_page.error().code, "rx-ring-ref: " + rx_page.error().message);
     }
     rx_page_.emplace(std::move(*rx_page));
-    auto tx_ring = ring::TxBackRing::attach(tx_page_->address());
-    auto rx_ring = ring::RxBackRing::attach(rx_page_->address());
-    if (!tx_ring || !rx_ring) {
-        return fail(EPROTO, fmt::format("{}-ring-ref: the page is no ring: more requests outstanding than it holds",
-                                        tx_ring ? "rx" : "tx"));
-    }
     auto port = make_port(worker_.loop(), *this);
     if (!port) {
         return propagate(port);
     }
     port_ = std::move(*port);
+    // First the channels: that fails as long as a daemon before us lives, so from here on it writes to nothing any
+    // more.
     if (auto bound = bind(config); !bound) {
         return bound;
     }
-    auto tx = TxQueue::create(*tx_ring, config.domain, grants, *port_, config.fetch, *config.credit);
-    if (!tx) {
-        return propagate(tx);
-    }
-    tx_ = std::move(*tx);
-    tx_->home().wake_by(*this);
-    auto rx = RxQueue::create(*rx_ring, config.domain, *port_, config.rx, config.rx_patience);
-    if (!rx) {
-        return propagate(rx);
-    }
-    rx_ = std::move(*rx);
-    if (config.exchange != nullptr) {
-        rx_->join(*config.exchange, config.index, *this);
+    if (auto attached = attach(config); !attached) {
+        return attached;
     }
     if (port_->fd() >= 0) {
         interest_ = reading_interest();
@@ -103,6 +88,42 @@ Result<void> QueuePair::bind(const QueueConfig& config) {
         return fail(rx.error().code, "event-channel-rx: " + rx.error().message);
     }
     rx_event_ = *rx;
+    return {};
+}
+
+/// Takes the rings up where they are.
+Result<void> QueuePair::attach(const QueueConfig& config) {
+    auto tx_ring = ring::TxBackRing::attach(tx_page_->address());
+    auto rx_ring = ring::RxBackRing::attach(rx_page_->address());
+    if (!tx_ring || !rx_ring) {
+        return fail(EPROTO, fmt::format("{}-ring-ref: the page is no ring: more requests outstanding than it holds",
+                                        tx_ring ? "rx" : "tx"));
+    }
+    journal_ = config.journal;
+    if (journal_ && journal_->inherited()) {
+        const bool tx_recovered = tx_ring->recover(journal_->tx());
+        if (!tx_recovered || !rx_ring->recover(journal_->rx())) {
+            return fail(ESTALE, fmt::format("the {} ring is not as its journal says; the guest has to connect again",
+                                            tx_recovered ? "RX" : "TX"));
+        }
+    } else if (journal_) {
+        tx_ring->keep(journal_->tx());
+        rx_ring->keep(journal_->rx());
+    }
+    auto tx = TxQueue::create(*tx_ring, config.domain, worker_.grants(), *port_, config.fetch, *config.credit);
+    if (!tx) {
+        return propagate(tx);
+    }
+    tx_ = std::move(*tx);
+    tx_->home().wake_by(*this);
+    auto rx = RxQueue::create(*rx_ring, config.domain, *port_, config.rx, config.rx_patience);
+    if (!rx) {
+        return propagate(rx);
+    }
+    rx_ = std::move(*rx);
+    if (config.exchange != nullptr) {
+        rx_->join(*config.exchange, config.index, *this);
+    }
     return {};
 }
 

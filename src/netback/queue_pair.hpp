@@ -7,19 +7,13 @@
 
 #include "grant/copy_batch.hpp"
 #include "grant/mapped_page.hpp"
+#include "netback/identity.hpp"
+#include "netback/queue_journal.hpp"
 #include "netback/rx_queue.hpp"
 #include "netback/tx_queue.hpp"
 #include "runtime/worker.hpp"
 
 namespace uvif::netback {
-
-/// What the guest wrote about one queue, read strictly.
-struct QueueKeys {
-    xen::GrantRef tx_ring{};
-    xen::GrantRef rx_ring{};
-    xen::EventPort tx_event{};
-    xen::EventPort rx_event{};  ///< the same as tx_event when not split
-};
 
 struct QueueConfig {
     xen::DomainId domain{};
@@ -30,6 +24,7 @@ struct QueueConfig {
     RxExchange* exchange = nullptr;  ///< with which it is queue `index` of those that the guest may have steer
     std::size_t index = 0;
     bool resumed = false;        ///< another daemon served these rings before: events may have been lost in between
+    std::shared_ptr<QueueJournal> journal;  ///< null: a daemon that is killed cannot be followed by another
     RxPatience rx_patience;
     std::function<void()> on_port_failed = [] {};        ///< called on the worker's thread, once, when Port::failed()
     std::function<void(bool)> on_stalled = [](bool) {};  ///< there too: the guest takes no packets, or does again
@@ -77,6 +72,7 @@ private:
     QueuePair(Worker& worker, OnRogue on_rogue) : worker_(worker), on_rogue_(std::move(on_rogue)) {}
     Result<void> open(const QueueConfig& config, const MakePort& make_port);
     Result<void> bind(const QueueConfig& config);
+    Result<void> attach(const QueueConfig& config);
     void on_ready(std::uint32_t events) noexcept override;  // of the port
     void notify(bool tx, bool rx) noexcept;
     [[nodiscard]] bool postpone(bool tx, bool rx) noexcept;
@@ -101,6 +97,7 @@ private:
     // Destroyed in the opposite order: the port first, which has packets of both queues, and the rings last.
     std::optional<MappedPage> tx_page_;
     std::optional<MappedPage> rx_page_;
+    std::shared_ptr<QueueJournal> journal_;
     std::optional<xen::EventPort> tx_event_;
     std::optional<xen::EventPort> rx_event_;  // equals tx_event_ when not split
     std::unique_ptr<TxQueue> tx_;

@@ -68,7 +68,7 @@ void TxQueue::map_region(std::span<TxPacket* const> packets) noexcept {
         packet->region = region;
         regions_.use(region);
         packet->fragment_count = 1;  // the header, which plan_copy fills in
-        remember_ids(*packet);
+        remember_slots(*packet);
         // Every slot that is not empty has a page, also those that are all header.
         each_part(*packet, 0, packet->length, [&](const Part& part) {
             const std::uint32_t in_header = std::min(header_size - std::min(header_size, part.at), part.size);
@@ -82,10 +82,11 @@ void TxQueue::map_region(std::span<TxPacket* const> packets) noexcept {
 }
 
 /// The packet's slots are answered when this turn's are gone.
-void TxQueue::remember_ids(TxPacket& packet) noexcept {
+void TxQueue::remember_slots(TxPacket& packet) noexcept {
     for (std::uint32_t n = 0; n < packet.frame.data_slots; ++n) {
         packet.ids[n] = data_slot(packet, n).id;
     }
+    std::copy_n(lines_.begin() + packet.slot, packet.frame.slots(), packet.lines.begin());
 }
 
 /// Leaves all but the header where it is.
@@ -97,7 +98,7 @@ void TxQueue::leave(TxPacket& packet) noexcept {
     packet.owner = domain_;
     packet.granted = packet.places.data();
     packet.fragment_count = 1;  // the header, which plan_copy fills in
-    remember_ids(packet);
+    remember_slots(packet);
     each_part(packet, header_size, packet.length, [&packet](const Part& part) {
         packet.places[packet.fragment_count] = {part.ref, part.offset};
         packet.fragments[packet.fragment_count++] = {nullptr, part.size};

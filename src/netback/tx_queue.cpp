@@ -86,10 +86,11 @@ bool TxQueue::abandon() noexcept {
 bool TxQueue::take() noexcept {
     if (slots_begin_ != 0) {
         std::copy(slots_.begin() + slots_begin_, slots_.begin() + slots_end_, slots_.begin());
+        std::copy(lines_.begin() + slots_begin_, lines_.begin() + slots_end_, lines_.begin());
         slots_end_ -= slots_begin_;
         slots_begin_ = 0;
     }
-    const ring::Taken taken = ring_.take(std::span(slots_).subspan(slots_end_));
+    const ring::Taken taken = ring_.take(std::span(slots_).subspan(slots_end_), std::span(lines_).subspan(slots_end_));
     if (taken.impossible) {
         rogue_ = Rogue::impossible_producer;
         return false;
@@ -170,7 +171,7 @@ void TxQueue::settle(const CopyBatch& copies) noexcept {
 /// The slots whose copy failed are answered with an error, the others are not: as Linux does.
 void TxQueue::fail_packet(TxPacket& packet, const CopyBatch& copies) noexcept {
     ++counters_.drops[static_cast<std::size_t>(TxDrop::grant_failed)];
-    remember_ids(packet);
+    remember_slots(packet);
     std::uint32_t segment = packet.first_segment;
     each_part(packet, packet.copied_from, packet.copied_to,
               [&](const Part& part) { packet.failed_slots |= copies.ok(segment++) ? 0 : 1U << part.slot; });
@@ -199,9 +200,10 @@ void TxQueue::let_go(TxPacket& packet) noexcept {
 /// Answers a packet from what it remembers of its slots, and gives it back.
 void TxQueue::owe_late(TxPacket& packet) noexcept {
     for (std::uint32_t n = 0; n < packet.frame.data_slots; ++n) {
-        owe(packet.ids[n], (packet.failed_slots >> n & 1U) != 0 ? TxStatus::error : TxStatus::okay);
+        owe(packet.lines[packet.frame.data_at(n)], packet.ids[n],
+            (packet.failed_slots >> n & 1U) != 0 ? TxStatus::error : TxStatus::okay);
         if (n == 0) {
-            owe_nulls(packet.frame.extra_slots);
+            owe_nulls(std::span(packet.lines).subspan(1, packet.frame.extra_slots));
         }
     }
     recycle(packet);
@@ -269,6 +271,7 @@ void TxQueue::copy_apart(TxPacket& packet) noexcept {
     debtor.frame = packet.frame;
     debtor.ids = packet.ids;
     debtor.failed_slots = packet.failed_slots;
+    std::copy_n(packet.lines.begin(), packet.frame.slots(), debtor.lines.begin());
     debtor.region = std::exchange(packet.region, Regions::none);
     debtor.buffer = buffers_.take();
     let_go(debtor);
@@ -293,22 +296,23 @@ bool TxQueue::answer() noexcept {
     if (answer_count_ == 0) {
         return false;
     }
-    ring_.respond(std::span(answers_.data(), answer_count_));
+    ring_.respond(std::span(answers_.data(), answer_count_), std::span(answered_lines_.data(), answer_count_));
     answer_count_ = 0;
     return ring_.push_and_check_notify();
 }
 
-void TxQueue::owe_nulls(std::uint32_t count) noexcept {
-    for (; count != 0; --count) {
-        owe(0, TxStatus::null);
+void TxQueue::owe_nulls(std::span<const ring::Line> lines) noexcept {
+    for (const ring::Line line : lines) {
+        owe(line, 0, TxStatus::null);
     }
 }
 
 void TxQueue::owe_frame(std::uint32_t slot, const TxFrame& frame, TxStatus status) noexcept {
     for (std::uint32_t n = 0; n < frame.data_slots; ++n) {
-        owe(slots_[slot + frame.data_at(n)].request().id, status);
+        const std::uint32_t at = slot + frame.data_at(n);
+        owe(lines_[at], slots_[at].request().id, status);
         if (n == 0) {
-            owe_nulls(frame.extra_slots);
+            owe_nulls(std::span(lines_).subspan(slot + 1, frame.extra_slots));
         }
     }
 }

@@ -124,10 +124,11 @@ private:
         std::uint32_t copied_to = 0;
         std::uint32_t slot = 0;  ///< where its frame begins in slots_, this turn
         TxFrame frame;
-        bool left = false;                                   ///< but for its header in the guest's pages
-        std::array<GrantedPiece, max_fragments> places;      ///< of the fragments that are
-        std::array<std::uint16_t, tx_data_slots_max> ids{};  ///< of the data slots, for the late answer
-        std::uint32_t failed_slots = 0;                      ///< one bit a data slot, for the same
+        bool left = false;                                     ///< but for its header in the guest's pages
+        std::array<GrantedPiece, max_fragments> places;        ///< of the fragments that are
+        std::array<std::uint16_t, tx_data_slots_max> ids{};    ///< of the data slots, for the late answer
+        std::uint32_t failed_slots = 0;                        ///< one bit a data slot, for the same
+        std::array<ring::Line, ring::TxBackRing::size> lines;  ///< of all slots, for the same
     };
 
     /// Octets of a packet that one of its data slots has.
@@ -153,7 +154,7 @@ private:
     template <class Visit>
     void each_part(const TxPacket& packet, std::uint32_t begin, std::uint32_t end, Visit visit) const noexcept;
     void leave(TxPacket& packet) noexcept;
-    void remember_ids(TxPacket& packet) noexcept;
+    void remember_slots(TxPacket& packet) noexcept;
     void plan_copy(TxPacket& packet, CopyBatch& copies) noexcept;
     void plan_octets(TxPacket& packet, std::uint32_t begin, std::uint32_t end, CopyBatch& copies) noexcept;
     [[nodiscard]] bool copied_well(const TxPacket& packet, const CopyBatch& copies) const noexcept;
@@ -174,10 +175,11 @@ private:
                                           const ring::TxRequest& request) const noexcept {
         return n == 0 ? packet.frame.first_size : request.size;
     }
-    void owe(std::uint16_t id, ring::TxStatus status) noexcept {
+    void owe(ring::Line line, std::uint16_t id, ring::TxStatus status) noexcept {
+        answered_lines_[answer_count_] = line;
         answers_[answer_count_++] = {id, static_cast<std::int16_t>(status)};
     }
-    void owe_nulls(std::uint32_t count) noexcept;
+    void owe_nulls(std::span<const ring::Line> lines) noexcept;
     void owe_frame(std::uint32_t slot, const TxFrame& frame, ring::TxStatus status) noexcept;
     void recycle(TxPacket& packet) noexcept;
 
@@ -193,6 +195,7 @@ private:
 
     // Requests taken and not yet parsed: [slots_begin_, slots_end_).
     std::array<ring::TxSlot, ring::TxBackRing::size> slots_;
+    std::array<ring::Line, ring::TxBackRing::size> lines_{};  ///< of the journal, for each
     std::uint32_t slots_begin_ = 0;
     std::uint32_t slots_end_ = 0;
 
@@ -207,6 +210,7 @@ private:
     Regions regions_;
     std::array<TxPacket*, Regions::regions_max> done_{};  ///< packets that are done, of each region that is not
     std::array<ring::TxResponse, ring::TxBackRing::size> answers_;
+    std::array<ring::Line, ring::TxBackRing::size> answered_lines_;  ///< of the requests that they answer
     std::uint32_t answer_count_ = 0;
 
     TxCounters counters_;

@@ -83,6 +83,7 @@ void Vif::adopt_interface(XenbusState state) {
 
 void Vif::end() {
     disconnect();
+    around_.journals.remove(id_);
     if (tap_) {
         if (auto gone = tap_->set_persistent(false); !gone) {
             log(budget_, LogLevel::warning, "{}: {}", name_, gone.error().message);
@@ -236,6 +237,10 @@ void Vif::write_state(XenbusState from, XenbusState to) {
             return;
         }
         broken_ = false;
+    }
+    if (!xen::is_live(to)) {
+        // Whoever finds one later finds a guest that is connected, and takes it for that connection's.
+        around_.journals.remove(id_);
     }
     const auto written = xen::change_state(around_.store, backend_, from, to);
     if (!written && written.error().code != ENOENT) {
@@ -440,7 +445,12 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
     config.credit = &credit_;
     config.exchange = exchange_.get();
     config.index = index;
-    config.resumed = resumed;
+    auto journal = open_journal({id_, index, guest(), config.keys}, resumed);
+    if (!journal) {
+        return propagate(journal);
+    }
+    config.journal = std::move(*journal);
+    config.resumed = resumed || (config.journal && config.journal->inherited());
     config.rx_patience = around_.settings.rx_patience;
     config.on_stalled = [tell = around_.on_stalled, id = id_, connection = connection_](bool stalled) {
         tell(id, connection, stalled);
@@ -469,6 +479,31 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
     ++worker.load;
     queues_.push_back({&worker, std::move(*queue)});
     return {};
+}
+
+/// The guest's incarnation: no other domain ever has the same.
+std::string Vif::guest() const {
+    return around_.store.read(fmt::format("/local/domain/{}/vm", std::to_underlying(id_.domain))).value_or("");
+}
+
+/// The last daemon's, if there was one: it may have ended before it wrote Connected, too. Null: there can be none, and
+/// that was said.
+Result<std::shared_ptr<QueueJournal>> Vif::open_journal(const QueueIdentity& identity, bool resumed) {
+    if (auto inherited = around_.journals.inherit(identity)) {
+        return std::move(*inherited);
+    } else if (resumed) {
+        return fail(inherited.error().code,
+                    fmt::format("{}: without it nobody knows what the last daemon had begun with, and the guest has to "
+                                "connect again",
+                                inherited.error().message));
+    }
+    auto created = around_.journals.create(identity);
+    if (!created) {
+        log(budget_, LogLevel::warning, "{}: {}; when this daemon ends, its guest will have to connect again", name_,
+            created.error().message);
+        return nullptr;
+    }
+    return std::move(*created);
 }
 
 /// Where a queue is to live: by its companions of the switch, else where there is the least to do.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <compare>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,6 +12,8 @@
 
 #include "netback/control_ring.hpp"
 #include "netback/hash_control.hpp"
+#include "netback/identity.hpp"
+#include "netback/queue_journal.hpp"
 #include "netback/queue_pair.hpp"
 #include "netback/settings.hpp"
 #include "netback/statistics.hpp"
@@ -26,12 +27,6 @@
 #include "xen/xenbus.hpp"
 
 namespace uvif::netback {
-
-struct VifId {
-    xen::DomainId domain{};
-    std::uint32_t handle = 0;
-    auto operator<=>(const VifId&) const = default;
-};
 
 /// The one place at the VXLAN port, and who is in it.
 struct TunnelPlace {
@@ -48,6 +43,7 @@ struct Surroundings {
     TunnelPlace& tunnel;
     xen::GrantTable& grants;     ///< the control thread's own handles
     xen::EventChannels& events;  ///< for control rings
+    const JournalFolder& journals;
     /// Called on a worker's thread when a guest broke the protocol on the given connection.
     std::function<void(VifId, std::uint64_t connection, Rogue)> on_rogue;
     /// The same when a queue's guest takes no packets any more, or does again.
@@ -111,6 +107,8 @@ private:
     Result<void> connect(bool resumed);
     Result<std::unique_ptr<Port>> open_port(std::uint32_t index, Loop& loop);
     [[nodiscard]] Worker& place(std::uint32_t index) const;
+    [[nodiscard]] std::string guest() const;
+    Result<std::shared_ptr<QueueJournal>> open_journal(const QueueIdentity& identity, bool resumed);
     void take_seat(const RxFeatures& features);
     Result<void> connect_queue(const GuestKeys& keys, std::uint32_t index, bool resumed);
     Result<void> connect_control(const GuestKeys& keys);

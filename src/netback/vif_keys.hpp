@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "netback/control_ring.hpp"
+#include "netback/identity.hpp"
 #include "netback/queue_pair.hpp"
 #include "xen/store.hpp"
 #include "xen/store_path.hpp"

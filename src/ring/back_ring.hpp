@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 
+#include "ring/journal.hpp"
 #include "ring/netif.hpp"
 #include "ring/shared_ring.hpp"
 
@@ -17,6 +18,7 @@ class BackRing {
 public:
     using Shared = SharedRing<Request, Response>;
     static constexpr Index size = Shared::size;
+    using Journal = ring::Journal<Request, size>;
 
     /// Takes a ring up where its last backend published: at the shared rsp_prod, which is 0 on a
     /// fresh one. nullopt: more requests outstanding than the ring holds, so it is no ring in use.
@@ -32,9 +34,29 @@ public:
         return ring;
     }
 
+    /// Just attached: begins a journal, which lives longer. Without one nobody can go on where a killed backend was.
+    void keep(Journal& journal) noexcept {
+        journal.begin(rsp_prod_);
+        journal_ = &journal;
+    }
+    /// Just attached: puts the requests that the last backend consumed and did not answer back into the ring, from its
+    /// journal, and goes on with that. False: it cannot be this ring's, and nothing was done.
+    [[nodiscard]] bool recover(Journal& journal) noexcept {
+        const auto owed = journal.owed(rsp_prod_);
+        if (owed.count > available_seen()) {
+            return false;
+        }
+        for (Index i = 0; i < owed.count; ++i) {
+            shared_.write(rsp_prod_ + i, journal.request(owed.lines[i]));
+        }
+        keep(journal);
+        return true;
+    }
+
     /// Copies up to out.size() new requests out of the ring, each exactly once. Reads the peer's index only
     /// when what was seen of it is used up. An index that runs ahead of the ring is reported, never followed.
-    [[nodiscard]] Taken take(std::span<Request> out) noexcept {
+    /// Who does not answer in order gets each one's line of the journal too, in `lines`.
+    [[nodiscard]] Taken take(std::span<Request> out, std::span<Line> lines = {}) noexcept {
         if (out.size() > available_seen()) {
             req_prod_seen_ = shared_.req_prod().load(std::memory_order_acquire);
         }
@@ -42,11 +64,14 @@ public:
             return {0, true};
         }
         // A frontend may not have more in flight than the ring holds, answered or not.
-        const Index in_flight = req_cons_ - rsp_prod_;
+        const Index in_flight = req_cons_ - published_;
         const Index count = std::min({available_seen(), static_cast<Index>(size - in_flight),
                                       static_cast<Index>(std::min<std::size_t>(out.size(), size))});
         for (Index i = 0; i < count; ++i) {
             out[i] = shared_.template read<Request>(req_cons_ + i);
+        }
+        if (journal_ != nullptr) {
+            note(out.first(count), lines);
         }
         req_cons_ += count;
         return {count, false};
@@ -62,9 +87,15 @@ public:
     /// Requests taken and not yet answered.
     [[nodiscard]] Index owed() const noexcept { return req_cons_ - rsp_prod_; }
 
-    /// Writes responses into the next slots. They are not visible before push().
-    void respond(std::span<const Response> responses) noexcept {
+    /// Writes responses into the next slots. They are not visible before push(). `lines`: of the requests that they
+    /// answer; none, when these are the oldest.
+    void respond(std::span<const Response> responses, std::span<const Line> lines = {}) noexcept {
         assert(responses.size() <= owed());
+        if (journal_ != nullptr) {
+            for (Index i = 0; i < lines.size(); ++i) {
+                journal_->answer(rsp_prod_ + i, lines[i]);
+            }
+        }
         for (const Response& response : responses) {
             shared_.write(rsp_prod_++, response);
         }
@@ -96,7 +127,18 @@ public:
 private:
     explicit BackRing(std::byte* page) noexcept : shared_(page) {}
 
+    void note(std::span<const Request> requests, std::span<Line> lines) noexcept {
+        for (Index i = 0; i < requests.size(); ++i) {
+            const Line line = journal_->write(req_cons_ + i, requests[i]);
+            if (!lines.empty()) {
+                lines[i] = line;
+            }
+        }
+        journal_->consume(req_cons_ + static_cast<Index>(requests.size()));
+    }
+
     Shared shared_;
+    Journal* journal_ = nullptr;
     Index req_cons_ = 0;
     Index rsp_prod_ = 0;       // private: written, perhaps not published
     Index published_ = 0;      // what shared rsp_prod holds

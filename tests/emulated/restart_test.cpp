@@ -67,6 +67,7 @@ TEST_P(DaemonRestartTest, AGuestGoesOn) {
         EXPECT_EQ(backend.count(), 0U);
         EXPECT_EQ(frontend.count(), 0U);
         EXPECT_EQ(guest.interruptions(), 0U);
+        EXPECT_EQ(guest.spoiled(), 0U);
         EXPECT_EQ(guest.state(), netfront::LinkState::up);
     }
     host.destroy(domain);

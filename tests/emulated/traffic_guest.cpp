@@ -3,8 +3,10 @@
 
 #include <poll.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <functional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -16,6 +18,13 @@ namespace {
 
 constexpr unsigned burst = 16;
 constexpr std::uint32_t length = 60;
+constexpr std::byte filling{0x5a};
+
+bool is_ours(const netfront::Packet& packet) {
+    const netfront::Fragment& piece = packet.fragments[0];
+    return packet.fragment_count == 1 && piece.length == length &&
+           std::all_of(piece.data, piece.data + length, [](std::byte b) { return b == filling; });
+}
 
 }  // namespace
 
@@ -77,6 +86,8 @@ void TrafficGuest::work() {
 bool TrafficGuest::exchange(netfront::Queue& queue) noexcept {
     std::array<netfront::Packet, burst> packets;
     const std::size_t received = queue.receive(packets);
+    const auto spoiled = std::ranges::count_if(std::span(packets).first(received), std::not_fn(is_ours));
+    spoiled_.fetch_add(static_cast<std::uint64_t>(spoiled), std::memory_order_relaxed);
     queue.release(std::span(packets).first(received));
     echoes_.fetch_add(received, std::memory_order_relaxed);
 
@@ -84,7 +95,7 @@ bool TrafficGuest::exchange(netfront::Queue& queue) noexcept {
     const std::size_t allocated = queue.allocate(buffers);  // reaps answers too
     const std::size_t room = queue.tx_in_flight() < burst ? allocated : 0;
     for (std::size_t i = 0; i < room; ++i) {
-        std::memset(buffers[i].data, 0x5a, length);
+        std::memset(buffers[i].data, std::to_integer<int>(filling), length);
         buffers[i].length = length;
         packets[i].fragment_count = 1;
         packets[i].offload = {};

@@ -25,6 +25,8 @@ public:
     [[nodiscard]] bool connected() const noexcept { return device_ != nullptr; }
     [[nodiscard]] const std::string& failure() const noexcept { return failure_; }
     [[nodiscard]] std::uint64_t echoes() const noexcept { return echoes_.load(std::memory_order_relaxed); }
+    /// Of these, those that are not what was sent.
+    [[nodiscard]] std::uint64_t spoiled() const noexcept { return spoiled_.load(std::memory_order_relaxed); }
     /// How often the link was anything but up since it first was.
     [[nodiscard]] unsigned interruptions() const noexcept { return interruptions_.load(std::memory_order_relaxed); }
     [[nodiscard]] netfront::LinkState state() const noexcept { return state_.load(std::memory_order_relaxed); }
@@ -39,6 +41,7 @@ private:
     std::string failure_;
     std::atomic<bool> stopping_ = false;
     std::atomic<std::uint64_t> echoes_ = 0;
+    std::atomic<std::uint64_t> spoiled_ = 0;
     std::atomic<unsigned> interruptions_ = 0;
     std::atomic<netfront::LinkState> state_ = netfront::LinkState::connecting;
     std::thread thread_;
