@@ -58,10 +58,8 @@ const CLI::Validator is_mac(
 
 void declare_test(CLI::App& app, Options& options) {
     auto* modes = app.add_option_group("Direction", "exactly one; named from the guest");
-    modes->add_flag(
-        "--tx", [&options](auto) { options.mode = Mode::tx; }, "guest to backend");
-    modes->add_flag(
-        "--rx", [&options](auto) { options.mode = Mode::rx; }, "backend to guest");
+    modes->add_flag("--tx", [&options](auto) { options.mode = Mode::tx; }, "guest to backend");
+    modes->add_flag("--rx", [&options](auto) { options.mode = Mode::rx; }, "backend to guest");
     auto* echo = modes->add_flag(
         "--echo", [&options](auto) { options.mode = Mode::echo; },
         "there and back, with a window of packets under way");

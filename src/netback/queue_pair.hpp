@@ -23,7 +23,7 @@ struct QueueConfig {
     TxCredit* credit = nullptr;      ///< of the vif, whose queues share it
     RxExchange* exchange = nullptr;  ///< with which it is queue `index` of those that the guest may have steer
     std::size_t index = 0;
-    bool resumed = false;        ///< another daemon served these rings before: events may have been lost in between
+    bool resumed = false;  ///< another daemon served these rings before: events may have been lost in between
     std::shared_ptr<QueueJournal> journal;  ///< null: a daemon that is killed cannot be followed by another
     RxPatience rx_patience;
     std::function<void()> on_port_failed = [] {};        ///< called on the worker's thread, once, when Port::failed()
