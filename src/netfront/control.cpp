@@ -123,7 +123,7 @@ Result<void> Control::steer_by_hash(const Hashing& hashing, unsigned queues) {
     } else {
         then(CtrlType::set_hash_algorithm, std::to_underlying(ring::HashAlgorithm::toeplitz));
         then(CtrlType::set_hash_flags, 0U);  // nothing is hashed by half of what is to come
-        std::memcpy(list().data(), hashing.key.data(), hashing.key.size());
+        std::ranges::copy(std::as_bytes(hashing.key), list().begin());
         then(CtrlType::set_hash_key, list_ref(), static_cast<std::uint32_t>(hashing.key.size()));
         then(CtrlType::set_hash_mapping_size, size);
         if (done && size != 0) {
