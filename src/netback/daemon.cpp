@@ -217,6 +217,7 @@ void Daemon::discover(std::string_view domain) {
                                   tunnel_,
                                   *grants_,
                                   *events_,
+                                  static_budget_,
                                   [this](VifId found, std::uint64_t connection, Rogue reason) {
                                       mailbox_->post([this, found, connection, reason] {
                                           if (const auto vif = vifs_.find(found); vif != vifs_.end()) {

@@ -7,6 +7,8 @@
 
 #include "grant/copy_batch.hpp"
 #include "grant/mapped_page.hpp"
+#include "grant/static_grants.hpp"
+#include "grant/static_table.hpp"
 #include "netback/rx_queue.hpp"
 #include "netback/tx_queue.hpp"
 #include "runtime/worker.hpp"
@@ -29,7 +31,7 @@ struct QueueConfig {
     TxCredit* credit = nullptr;      ///< of the vif, whose queues share it
     RxExchange* exchange = nullptr;  ///< with which it is queue `index` of those that the guest may have steer
     std::size_t index = 0;
-    bool resumed = false;        ///< another daemon served these rings before: events may have been lost in between
+    bool resumed = false;  ///< another daemon served these rings before: events may have been lost in between
     RxPatience rx_patience;
     std::function<void()> on_port_failed = [] {};        ///< called on the worker's thread, once, when Port::failed()
     std::function<void(bool)> on_stalled = [](bool) {};  ///< there too: the guest takes no packets, or does again
@@ -69,7 +71,12 @@ public:
     /// Also for packets that come from now on.
     void steer_by(std::shared_ptr<const RxSteering> steering) noexcept;
 
-    [[nodiscard]] TxCounters tx_counters() const noexcept { return tx_->counters(); }
+    /// Static grants that the queue may use from now on.
+    void enter(std::span<const StaticGrants::Page> pages);
+    /// And no longer. False: packets in flight do.
+    [[nodiscard]] bool forget(std::uint32_t ref) noexcept;
+
+    [[nodiscard]] TxCounters tx_counters() const noexcept;
     [[nodiscard]] RxCounters rx_counters() const noexcept { return rx_->counters(); }
     [[nodiscard]] const PortCounters& port_counters() const noexcept { return port_->counters(); }
 
@@ -103,6 +110,7 @@ private:
     std::optional<MappedPage> rx_page_;
     std::optional<xen::EventPort> tx_event_;
     std::optional<xen::EventPort> rx_event_;  // equals tx_event_ when not split
+    std::unique_ptr<StaticTable> statics_;    // from the guest's first on
     std::unique_ptr<TxQueue> tx_;
     std::unique_ptr<RxQueue> rx_;
     std::unique_ptr<Port> port_;

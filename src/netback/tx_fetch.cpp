@@ -2,6 +2,8 @@
 //
 // The stage of TxQueue that fetches packets from the guest's pages.
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
 #include "netback/tx_queue.hpp"
 
@@ -16,12 +18,68 @@ void TxQueue::fetch(CopyBatch& copies) noexcept {
         for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
             leave(*packet);
         }
-    } else if (fetch_.strategy != FetchStrategy::copy) {
-        map_payloads();
+    } else {
+        if (statics_ != nullptr) {
+            take_statics();
+        }
+        if (fetch_.strategy != FetchStrategy::copy) {
+            map_payloads();
+        }
     }
     for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
-        plan_copy(*packet, copies);
+        if (!packet->fetched) {
+            plan_copy(*packet, copies);
+        }
     }
+}
+
+void TxQueue::take_statics() noexcept {
+    for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
+        packet->fetched = take_static(*packet);
+    }
+}
+
+/// True when all of the packet's pages are static grants: then it has been fetched.
+bool TxQueue::take_static(TxPacket& packet) noexcept {
+    std::byte* const header = packet.buffer + start_in_page(packet);
+    std::uint16_t fragments = 1;  // the header
+    bool all = true;
+    each_part(packet, 0, packet.length, [&](const Part& part) {
+        std::byte* const page = statics_->find(std::to_underlying(part.ref));
+        if (page == nullptr) {
+            all = false;
+            return;
+        }
+        std::byte* const data = page + part.offset;
+        const std::uint32_t in_header = std::min(header_size - std::min(header_size, part.at), part.size);
+        std::memcpy(header + part.at, data, in_header);
+        if (in_header < part.size) {
+            packet.fragments[fragments++] = {data + in_header, part.size - in_header};
+        }
+    });
+    if (!all) {
+        counters_.static_misses += packet.frame.data_slots;
+        return false;
+    }
+    counters_.static_hits += packet.frame.data_slots;
+    packet.fragments[0] = {header, std::min(packet.length, header_size)};
+    packet.fragment_count = fragments;
+    packet.segments = 0;
+    counters_.copied_bytes += packet.fragments[0].length;
+    if (packet.length > header_size) {
+        packet.in_place = true;
+        ++in_place_;
+        remember_ids(packet);
+    }
+    return true;
+}
+
+bool TxQueue::uses(const std::byte* page) const noexcept {
+    return in_place_ != 0 && std::ranges::any_of(packets_, [page](const TxPacket& packet) {
+               return packet.in_place && std::ranges::any_of(packet.pieces().subspan(1), [page](const Fragment& piece) {
+                          return piece.data >= page && piece.data < page + xen::page_size;
+                      });
+           });
 }
 
 /// Packets of more than a header are mapped, in calls of up to 64 pages.
@@ -30,7 +88,7 @@ void TxQueue::map_payloads() noexcept {
     std::size_t count = 0;
     std::size_t pages = 0;
     for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
-        if (packet->length <= header_size) {
+        if (packet->length <= header_size || packet->fetched) {
             continue;
         }
         const bool alone = fetch_.unmap == UnmapStrategy::each && count != 0;

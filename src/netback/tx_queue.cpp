@@ -136,7 +136,7 @@ void TxQueue::begin_packet(const TxFrame& frame) noexcept {
     packet.length = frame.length;
     packet.offload = frame.offload;
     packet.region = Regions::none;
-    packet.left = false;
+    packet.fetched = packet.in_place = packet.left = false;
     packet.granted = nullptr;
     packet.route = nullptr;
     packet.failed_slots = 0;
@@ -155,9 +155,11 @@ void TxQueue::settle(const CopyBatch& copies) noexcept {
         }
         if (packet->region != Regions::none) {
             ++counters_.by_map;
+        } else if (packet->in_place) {
+            ++counters_.by_static;
         } else if (!packet->left) {
             owe_frame(packet->slot, packet->frame, TxStatus::okay);
-            ++counters_.by_copy;
+            ++(packet->fetched ? counters_.by_static : counters_.by_copy);
         }
         counters_.bytes += packet->length;
         counters_.gso_packets += packet->offload.gso_type != GsoType::none ? 1 : 0;
@@ -198,13 +200,17 @@ void TxQueue::let_go(TxPacket& packet) noexcept {
 
 /// Answers a packet from what it remembers of its slots, and gives it back.
 void TxQueue::owe_late(TxPacket& packet) noexcept {
+    owe_slots(packet);
+    recycle(packet);
+}
+
+void TxQueue::owe_slots(const TxPacket& packet) noexcept {
     for (std::uint32_t n = 0; n < packet.frame.data_slots; ++n) {
         owe(packet.ids[n], (packet.failed_slots >> n & 1U) != 0 ? TxStatus::error : TxStatus::okay);
         if (n == 0) {
             owe_nulls(packet.frame.extra_slots);
         }
     }
-    recycle(packet);
 }
 
 void TxQueue::send(CopyBatch& copies) noexcept {
@@ -216,7 +222,7 @@ void TxQueue::send(CopyBatch& copies) noexcept {
     std::copy_n(batch_.begin(), batch_count_, packets.begin());
     port_.classify(std::span<Packet* const>(packets.data(), batch_count_));
     for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
-        if (packet->region != Regions::none) {
+        if (packet->region != Regions::none || packet->in_place) {
             packet->route = nullptr;  // a page mapped from one guest cannot be copied from to another (gntdev)
         }
     }
@@ -230,7 +236,7 @@ void TxQueue::send(CopyBatch& copies) noexcept {
 
 /// The clock is looked at only while the port holds packets.
 void TxQueue::watch_hold() noexcept {
-    if (port_.writable() || regions_.held() == 0) {
+    if (port_.writable() || (regions_.held() == 0 && in_place_ == 0)) {
         hold_ends_ns_ = 0;
     } else if (hold_ends_ns_ == 0) {
         hold_ends_ns_ = monotonic_ns() + limits::hold_ns;
@@ -241,6 +247,15 @@ void TxQueue::release_held() noexcept {
     hold_ends_ns_ = 0;
     for (Packet* packet : port_.held()) {
         auto& mapped = static_cast<TxPacket&>(*packet);
+        if (mapped.in_place) {
+            copy_behind_header(mapped);
+            mapped.in_place = false;
+            --in_place_;
+            ++counters_.lazy_copies;
+            counters_.copied_bytes += mapped.length - header_size;
+            owe_slots(mapped);
+            continue;
+        }
         if (mapped.region == Regions::none) {
             continue;
         }
@@ -252,8 +267,8 @@ void TxQueue::release_held() noexcept {
     }
 }
 
-/// The packet goes on without its region. What is owed for its slots, another packet remembers until the region goes.
-void TxQueue::copy_apart(TxPacket& packet) noexcept {
+/// All of it is in the buffer then.
+void TxQueue::copy_behind_header(TxPacket& packet) noexcept {
     std::byte* to = packet.fragments[0].data + packet.fragments[0].length;
     for (const Fragment& piece : packet.pieces().subspan(1)) {
         std::memcpy(to, piece.data, piece.length);
@@ -261,6 +276,11 @@ void TxQueue::copy_apart(TxPacket& packet) noexcept {
     }
     packet.fragment_count = 1;
     packet.fragments[0].length = packet.length;
+}
+
+/// The packet goes on without its region. What is owed for its slots, another packet remembers until the region goes.
+void TxQueue::copy_apart(TxPacket& packet) noexcept {
+    copy_behind_header(packet);
     counters_.copied_bytes += packet.length - header_size;
     ++counters_.lazy_copies;
 
@@ -279,6 +299,10 @@ void TxQueue::collect_completions() noexcept {
         auto& packet = static_cast<TxPacket&>(*next);
         next = next->next;
         if (packet.left) {
+            owe_late(packet);
+        } else if (packet.in_place) {
+            packet.in_place = false;
+            --in_place_;
             owe_late(packet);
         } else if (packet.region == Regions::none) {
             recycle(packet);
