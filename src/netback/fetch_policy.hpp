@@ -22,6 +22,7 @@ inline constexpr std::array<std::string_view, 2> unmap_strategy_names{"batch", "
 struct FetchPolicy {
     FetchStrategy strategy = FetchStrategy::copy;
     UnmapStrategy unmap = UnmapStrategy::batch;
+    bool may_pin = false;  ///< the kernel may be given pages to send from later (Hypervisor::pinning_is_safe)
 };
 
 }  // namespace uvif::netback

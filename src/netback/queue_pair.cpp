@@ -62,7 +62,7 @@ Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_por
     if (auto bound = bind(config); !bound) {
         return bound;
     }
-    auto tx = TxQueue::create(*tx_ring, config.domain, grants, *port_, config.fetch, *config.credit);
+    auto tx = TxQueue::create(*tx_ring, config.domain, grants, *port_, config.fetch, *config.credit, *config.held);
     if (!tx) {
         return propagate(tx);
     }
@@ -120,6 +120,11 @@ QueuePair::~QueuePair() {
     if (tx_event_) {
         worker_.unbind(*tx_event_);
     }
+}
+
+void QueuePair::stop() noexcept {
+    disabled_ = true;
+    tx_->stop();
 }
 
 Rogue QueuePair::rogue() const noexcept {

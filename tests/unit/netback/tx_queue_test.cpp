@@ -46,7 +46,7 @@ struct Backend {
         auto ring = ring::TxBackRing::attach(page[0]);
         const FetchPolicy fetch{.strategy = maps(way) ? FetchStrategy::map : FetchStrategy::copy,
                                 .unmap = way == Way::map_each ? UnmapStrategy::each : UnmapStrategy::batch};
-        queue = std::move(*TxQueue::create(*ring, guest.id, *grants, port, fetch, credit));
+        queue = std::move(*TxQueue::create(*ring, guest.id, *grants, port, fetch, credit, held));
         port.granted = way == Way::left;
     }
     ~Backend() {
@@ -78,6 +78,7 @@ struct Backend {
     xen::MappingId ring_mapping;
     FakePort port;
     TxCredit credit;
+    HeldSlots held;
     CopyBatch copies;
     std::unique_ptr<TxQueue> queue;
 };
