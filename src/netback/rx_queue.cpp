@@ -145,6 +145,7 @@ std::size_t RxQueue::steer(std::span<Packet*> packets) noexcept {
         }
         finish_checksum(*packet);
         packet->home = &home_;
+        packet->owed = true;
         ++counters_.steered;
         exchange_->pass(packet, queue);
     }

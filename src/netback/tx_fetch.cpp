@@ -16,7 +16,7 @@ void TxQueue::fetch(CopyBatch& copies) noexcept {
     const std::span<TxPacket* const> packets(batch_.data(), batch_count_);
     if (port_.prefers_granted()) {
         leave_payloads(packets);
-    } else if (fetch_.strategy != FetchStrategy::copy) {
+    } else if (may_map_) {
         map_payloads(packets);
     }
     for (TxPacket* packet : packets) {
@@ -35,29 +35,41 @@ void TxQueue::leave_payloads(std::span<TxPacket* const> packets) noexcept {
     }
 }
 
-/// Packets of more than a header are mapped, in calls of up to 64 pages.
+/// Packets of more than a header are mapped, in calls of up to 64 pages; with `auto` those that are worth it, in calls
+/// that are worth it.
 void TxQueue::map_payloads(std::span<TxPacket* const> packets) noexcept {
+    const bool automatic = fetch_.strategy == FetchStrategy::automatic;
     std::array<TxPacket*, packets_per_turn> group;
     std::size_t count = 0;
     std::size_t pages = 0;
+    std::int64_t gain = 0;
     std::uint32_t room = slots_to_hold();
+    const auto map_group = [&] {
+        if (count != 0 && (!automatic || gain > fetch_.terms.call)) {
+            map_region(std::span(group.data(), count));
+        }
+        count = pages = 0;
+        gain = 0;
+    };
     for (TxPacket* packet : packets) {
-        const std::uint32_t slots = packet->frame.slots();
-        if (packet->length <= header_size || slots > room) {
+        const TxFrame& frame = packet->frame;
+        if (frame.length <= header_size || frame.slots() > room) {
             continue;
         }
-        room -= slots;
-        const bool alone = fetch_.unmap == UnmapStrategy::each && count != 0;
-        if (alone || pages + packet->frame.data_slots > Regions::pages_max) {
-            map_region(std::span(group.data(), count));
-            count = pages = 0;
+        const std::uint32_t to_map = frame.data_slots - (frame.first_size <= header_size ? 1U : 0U);
+        const std::int64_t own_gain = fetch_.terms.gain(frame.length - header_size, frame.data_slots, to_map);
+        if (automatic && own_gain <= 0) {
+            continue;
         }
+        if (pages + to_map > Regions::pages_max || fetch_.unmap == UnmapStrategy::each) {
+            map_group();
+        }
+        room -= frame.slots();
         group[count++] = packet;
-        pages += packet->frame.data_slots;
+        pages += to_map;
+        gain += own_gain;
     }
-    if (count != 0) {
-        map_region(std::span(group.data(), count));
-    }
+    map_group();
 }
 
 /// When the call fails the packets simply stay unmapped, and the copy that follows finds the bad slot.

@@ -30,6 +30,8 @@ TxQueue::TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& g
       domain_(domain),
       port_(port),
       fetch_(fetch),
+      may_map_(fetch.strategy == FetchStrategy::map ||
+               (fetch.strategy == FetchStrategy::automatic && fetch.terms.frame_octets != 0)),
       credit_(credit),
       vif_held_(vif_held),
       grants_(grants),

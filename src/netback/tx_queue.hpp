@@ -203,6 +203,7 @@ private:
     xen::DomainId domain_;
     Port& port_;
     FetchPolicy fetch_;
+    bool may_map_;  ///< sometimes
     TxCredit& credit_;
     HeldSlots& vif_held_;
     xen::GrantTable& grants_;

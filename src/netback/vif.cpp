@@ -651,6 +651,7 @@ nlohmann::json Vif::describe() const {
     json["queues"] = queues_.size();
     json["strategy"] = fetch_strategy_names[static_cast<std::size_t>(around_.settings.fetch.strategy)];
     json["unmap"] = unmap_strategy_names[static_cast<std::size_t>(around_.settings.fetch.unmap)];
+    json["choice"] = around_.settings.fetch_choice;
     json["rate"] = rate_;
     json["stalled_queues"] = stalled_queues_;
     json["error"] = last_error_;
