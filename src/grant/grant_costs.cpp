@@ -82,10 +82,10 @@ std::uint32_t shortest_frame(const MapTerms& terms) noexcept {
         const std::int64_t share = terms.call / (GrantCosts::many / pages) + 1;
         const auto slots = static_cast<std::uint32_t>(pages);
         const std::int64_t lacking = share - terms.gain(0, slots, slots);  // which its octets have to save
-        if (lacking >= 0 && terms.octet == 0) {
+        if (lacking > 0 && terms.octet == 0) {
             continue;
         }
-        const std::int64_t octets = lacking < 0 ? 1 : lacking / terms.octet + 1;
+        const std::int64_t octets = lacking <= 0 ? 1 : (lacking + terms.octet - 1) / terms.octet;
         const std::int64_t frame = std::max<std::int64_t>(limits::header_octets + octets, (pages - 1) * page_size + 1);
         if (frame <= std::min<std::int64_t>(pages * page_size, limits::packet_length)) {
             return static_cast<std::uint32_t>(frame);

@@ -267,7 +267,7 @@ void TxQueue::watch_pages(std::span<Packet* const> sent) noexcept {
 
 /// The clock is looked at only while the port holds packets.
 void TxQueue::watch_hold() noexcept {
-    if (port_.writable() || regions_.held() == 0) {
+    if (port_.writable() || regions_.held() == 0 || port_.held().empty()) {
         hold_ends_ns_ = 0;
     } else if (hold_ends_ns_ == 0) {
         hold_ends_ns_ = monotonic_ns() + limits::hold_ns;
