@@ -78,6 +78,7 @@ private:
 /// The shortest frame that pays when as many of its kind as fit share a region; 0: none does.
 std::uint32_t shortest_frame(const MapTerms& terms) noexcept {
     constexpr std::int64_t page_size = xen::page_size;
+    constexpr std::int64_t header = limits::header_octets;
     for (std::int64_t pages = 1; (pages - 1) * page_size < limits::packet_length; ++pages) {
         const std::int64_t share = terms.call / (GrantCosts::many / pages) + 1;
         const auto slots = static_cast<std::uint32_t>(pages);
@@ -86,7 +87,7 @@ std::uint32_t shortest_frame(const MapTerms& terms) noexcept {
             continue;
         }
         const std::int64_t octets = lacking <= 0 ? 1 : (lacking + terms.octet - 1) / terms.octet;
-        const std::int64_t frame = std::max<std::int64_t>(limits::header_octets + octets, (pages - 1) * page_size + 1);
+        const std::int64_t frame = std::max(header + octets, (pages - 1) * page_size + 1);
         if (frame <= std::min<std::int64_t>(pages * page_size, limits::packet_length)) {
             return static_cast<std::uint32_t>(frame);
         }
