@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "runtime/clock.hpp"
@@ -127,7 +126,7 @@ Result<void> Control::steer_by_hash(const Hashing& hashing, unsigned queues) {
         then(CtrlType::set_hash_key, list_ref(), static_cast<std::uint32_t>(hashing.key.size()));
         then(CtrlType::set_hash_mapping_size, size);
         if (done && size != 0) {
-            std::memcpy(list().data(), hashing.mapping.data(), hashing.mapping.size_bytes());
+            std::ranges::copy(std::as_bytes(hashing.mapping), list().begin());
             then(CtrlType::set_hash_mapping, list_ref(), size);
         }
         then(CtrlType::set_hash_flags, hashing.types);

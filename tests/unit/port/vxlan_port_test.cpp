@@ -12,6 +12,7 @@
 #include "packet/checksum.hpp"
 #include "port/vxlan_endpoint.hpp"
 #include "port/vxlan_header.hpp"
+#include "support/process.hpp"
 #include "unit/port/network.hpp"
 #include "unit/port/packets.hpp"
 
@@ -526,9 +527,11 @@ TEST_F(VxlanPortTest, CarriesOverIpv6) {
         run("echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6; echo 0 > /proc/sys/net/ipv6/conf/lo/disable_ipv6;"
             "ip addr add 2001:db8::1/128 dev lo nodad; ip addr add 2001:db8::2/128 dev lo nodad"));
     // The kernel makes an IPv6 address's route in a thread of its own, after the command has ended.
-    ASSERT_TRUE(
-        run("timeout 60 sh -c 'until ip -6 route show table local | grep -q 2001:db8::1 && "
-            "ip -6 route show table local | grep -q 2001:db8::2; do sleep 0.02; done'"));
+    ASSERT_TRUE(test::eventually([] {
+        return run(
+            "ip -6 route show table local | grep -q 2001:db8::1 && "
+            "ip -6 route show table local | grep -q 2001:db8::2");
+    }));
     ASSERT_TRUE(run("ip link set lo mtu 1500"));
     open("vni=42,local=2001:db8::1,remote=2001:db8::2");
     EXPECT_EQ(vxlan_guest_mtu(*config_), 1430U);
