@@ -166,6 +166,7 @@ void TapBridge::prepare(std::size_t index) noexcept {
     const netfront::Packet& from = received_[index];
     Outgoing& out = outgoing_[index];
     out.packet.home = &completions_;
+    out.packet.owed = true;
     out.packet.id = static_cast<std::uint32_t>(index);
     out.packet.length = from.length;
     out.packet.offload = from.offload;

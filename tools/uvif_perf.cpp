@@ -107,7 +107,7 @@ void declare_ends(CLI::App& app, Options& options) {
                      ->excludes(device)
                      ->excludes(control);
     app.add_option("--strategy", options.strategy, "with --self: how the backend fetches pages")
-        ->check(CLI::IsMember({"copy", "map"}))
+        ->check(CLI::IsMember({"copy", "map", "auto"}))
         ->capture_default_str()
         ->needs(self);
     app.add_option("--unmap", options.unmap, "with --self: when mapped pages go back, batch or each")
@@ -222,6 +222,7 @@ Result<void> Run::prepare() {
     if (backend) {
         setup_.strategy = backend->strategy();
         setup_.unmap = backend->unmap();
+        setup_.choice = backend->choice();
         backend_.emplace(std::move(*backend));
     } else if (!options_.control.empty()) {
         return propagate(backend);

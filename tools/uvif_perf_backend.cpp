@@ -88,6 +88,7 @@ Result<Backend> Backend::find(const std::string& hypervisor, unsigned device, st
                 backend.vif_ = vif.at("name").get<std::string>();
                 backend.strategy_ = vif.at("strategy").get<std::string>();
                 backend.unmap_ = vif.at("unmap").get<std::string>();
+                backend.choice_ = vif.at("choice").get<std::string>();
             }
         }
     } catch (const nlohmann::json::exception& error) {

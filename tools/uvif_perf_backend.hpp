@@ -35,6 +35,8 @@ public:
     [[nodiscard]] std::int64_t cpu_ns() const noexcept;
     [[nodiscard]] const std::string& strategy() const noexcept { return strategy_; }
     [[nodiscard]] const std::string& unmap() const noexcept { return unmap_; }
+    /// What its strategy `auto` does and why; empty with the others.
+    [[nodiscard]] const std::string& choice() const noexcept { return choice_; }
 
 private:
     explicit Backend(tools::ControlClient client) : client_(std::move(client)) {}
@@ -43,6 +45,7 @@ private:
     std::string vif_;
     std::string strategy_;
     std::string unmap_;
+    std::string choice_;
 };
 
 }  // namespace uvif::perf

@@ -154,6 +154,7 @@ json Report::start_json() const {
                {"timestamp", {{"timesecs", std::time(nullptr)}}},
                {"hypervisor", setup_.hypervisor},
                {"charged", options_.charged},
+               {"choice", setup_.choice},
                {"device", setup_.device},
                {"pinning", {{"guest", setup_.guest_cores}, {"backend", setup_.backend_cores}}},
                {"notes", setup_.notes}};

@@ -54,6 +54,7 @@ struct Setup {
     std::string hypervisor;
     std::string strategy;  ///< empty: not known
     std::string unmap;     ///< likewise
+    std::string choice;    ///< of the strategy `auto`, with its reason
     unsigned queues = 0;   ///< that the backend agreed to
     unsigned device = 0;
     std::vector<int> guest_cores, backend_cores;  ///< empty: not pinned

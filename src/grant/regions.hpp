@@ -42,6 +42,7 @@ public:
             return none;
         }
         --free_count_;
+        pages_ += refs.size();
         region.users = 0;
         region.live = true;
         return handle;
@@ -70,9 +71,14 @@ public:
         if (grants_.unmap(std::span(released_.data(), released_count_)) != 0) {
             ++unmap_errors;
         }
+        for (const xen::MappingId& id : std::span(released_.data(), released_count_)) {
+            pages_ -= id.pages;
+        }
         released_count_ = 0;
     }
 
+    /// Pages that are mapped.
+    [[nodiscard]] std::size_t pages() const noexcept { return pages_; }
     [[nodiscard]] std::size_t held() const noexcept { return regions_max - free_count_; }
 
     std::uint64_t map_calls = 0;
@@ -112,6 +118,7 @@ private:
     std::size_t free_count_ = regions_max;
     std::array<xen::MappingId, regions_max> released_{};
     std::size_t released_count_ = 0;
+    std::size_t pages_ = 0;
 };
 
 }  // namespace uvif

@@ -63,10 +63,18 @@ struct TxCounters {
     std::uint64_t by_copy = 0;      ///< packets fetched by grant copy alone
     std::uint64_t by_map = 0;       ///< packets of which pages were mapped
     std::uint64_t lazy_copies = 0;  ///< of these, copied apart because the port held them
-    std::uint64_t held_back = 0;    ///< turns that ended because the vif's rate was used up
+    // As Linux's xen-netback counts: packets that left with pages of the guest, and how they came home.
+    std::uint64_t zerocopy_sent = 0, zerocopy_success = 0;
+    std::uint64_t zerocopy_fail = 0;  ///< copied on the way all the same: by the port, or lazily
+    std::uint64_t held_back = 0;      ///< turns that ended because the vif's rate was used up
     std::uint64_t copied_bytes = 0;
     std::uint64_t copy_calls = 0, map_calls = 0, unmap_calls = 0, notify_calls = 0;
     std::uint64_t unmap_errors = 0;
+    // Not counted, but so at this moment:
+    std::uint64_t held_pages = 0;      ///< of the guest, mapped or left for another queue to copy from
+    std::uint64_t held_slots = 0;      ///< unanswered for that
+    std::uint64_t regions = 0;         ///< map calls whose pages are not unmapped yet
+    std::uint64_t oldest_hold_us = 0;  ///< how long the first of the packets has been under way
     std::array<std::uint64_t, static_cast<std::size_t>(TxDrop::count)> drops{};
 };
 

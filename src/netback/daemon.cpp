@@ -12,6 +12,7 @@
 #include <optional>
 #include <utility>
 
+#include "netback/fetch_choice.hpp"
 #include "runtime/clock.hpp"
 #include "runtime/limits.hpp"
 #include "runtime/log.hpp"
@@ -101,6 +102,10 @@ Result<void> Daemon::open(const std::string& control_path) {
     event_handler_.daemon = this;
     if (auto added = loop_->add(events_->fd(), EPOLLIN, event_handler_); !added) {
         return added;
+    }
+    settings_.fetch_choice = choose_fetch(hypervisor_, *store_, settings_.fetch);
+    if (!settings_.fetch_choice.empty()) {
+        log(LogLevel::info, "strategy auto: {}", settings_.fetch_choice);
     }
     for (unsigned i = 0; i < settings_.workers; ++i) {
         auto worker = Worker::create(hypervisor_, {.loop = settings_.loop, .spin_ns = settings_.spin_ns});

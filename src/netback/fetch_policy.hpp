@@ -5,11 +5,17 @@
 #include <cstdint>
 #include <string_view>
 
+#include "grant/grant_costs.hpp"
+
 namespace uvif::netback {
 
 /// How guest pages reach the port.
-enum class FetchStrategy : std::uint8_t { copy, map };
-inline constexpr std::array<std::string_view, 2> fetch_strategy_names{"copy", "map"};
+enum class FetchStrategy : std::uint8_t {
+    copy,
+    map,
+    automatic  ///< whichever is cheaper for the frame, by what both cost on this host
+};
+inline constexpr std::array<std::string_view, 3> fetch_strategy_names{"copy", "map", "auto"};
 
 /// When mapped pages are given back.
 enum class UnmapStrategy : std::uint8_t {
@@ -22,6 +28,8 @@ inline constexpr std::array<std::string_view, 2> unmap_strategy_names{"batch", "
 struct FetchPolicy {
     FetchStrategy strategy = FetchStrategy::copy;
     UnmapStrategy unmap = UnmapStrategy::batch;
+    MapTerms terms{};      ///< of `automatic`
+    bool may_pin = false;  ///< the kernel may be given pages to send from later (Hypervisor::pinning_is_safe)
 };
 
 }  // namespace uvif::netback

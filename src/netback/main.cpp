@@ -34,7 +34,8 @@ struct Options {
 };
 
 void declare(CLI::App& app, Options& options) {
-    const std::map<std::string, FetchStrategy> strategies{{"copy", FetchStrategy::copy}, {"map", FetchStrategy::map}};
+    const std::map<std::string, FetchStrategy> strategies{
+        {"copy", FetchStrategy::copy}, {"map", FetchStrategy::map}, {"auto", FetchStrategy::automatic}};
     const std::map<std::string, UnmapStrategy> unmaps{{"batch", UnmapStrategy::batch}, {"each", UnmapStrategy::each}};
     const std::map<std::string, LogLevel> levels{{"error", LogLevel::error},
                                                  {"warning", LogLevel::warning},
@@ -52,7 +53,8 @@ void declare(CLI::App& app, Options& options) {
                    "where packets go: tap; vxlan:vni=N,local=ADDRESS,remote=ADDRESS[,remote=..][,port=4789]"
                    "[,fdb=MAC@ADDRESS..] (one vif); null:sink, null:generate,SIZE or null:reflect")
         ->capture_default_str();
-    cli::add_choice(app, "--strategy", options.settings.fetch.strategy, strategies, "how guest pages are fetched")
+    cli::add_choice(app, "--strategy", options.settings.fetch.strategy, strategies,
+                    "how guest pages are fetched; auto: by what either costs here")
         ->default_str("copy");
     cli::add_choice(app, "--unmap", options.settings.fetch.unmap, unmaps,
                     "when mapped pages go back: those of many packets together, or each packet's by itself")

@@ -110,7 +110,8 @@ Result<void> QueuePair::attach(const QueueConfig& config) {
         tx_ring->keep(journal_->tx());
         rx_ring->keep(journal_->rx());
     }
-    auto tx = TxQueue::create(*tx_ring, config.domain, worker_.grants(), *port_, config.fetch, *config.credit);
+    auto tx =
+        TxQueue::create(*tx_ring, config.domain, worker_.grants(), *port_, config.fetch, *config.credit, *config.held);
     if (!tx) {
         return propagate(tx);
     }
@@ -141,6 +142,11 @@ QueuePair::~QueuePair() {
     if (tx_event_) {
         worker_.unbind(*tx_event_);
     }
+}
+
+void QueuePair::stop() noexcept {
+    disabled_ = true;
+    tx_->stop();
 }
 
 Rogue QueuePair::rogue() const noexcept {

@@ -21,6 +21,7 @@ struct QueueConfig {
     RxFeatures rx;
     FetchPolicy fetch;
     TxCredit* credit = nullptr;      ///< of the vif, whose queues share it
+    HeldSlots* held = nullptr;       ///< likewise
     RxExchange* exchange = nullptr;  ///< with which it is queue `index` of those that the guest may have steer
     std::size_t index = 0;
     bool resumed = false;  ///< another daemon served these rings before: events may have been lost in between
@@ -46,6 +47,11 @@ public:
     QueuePair(const QueuePair&) = delete;
     QueuePair& operator=(const QueuePair&) = delete;
     ~QueuePair() override;
+
+    /// Takes nothing more from the guest, and calls its packets home. Before it is destroyed it is to be drained, or
+    /// what the kernel still sends is taken from under it.
+    void stop() noexcept;
+    [[nodiscard]] bool drained() noexcept { return tx_->drained(); }
 
     /// Stops serving a rogue guest: nothing is taken from its rings any more.
     void disable() noexcept { disabled_ = true; }

@@ -145,6 +145,7 @@ std::size_t RxQueue::steer(std::span<Packet*> packets) noexcept {
         }
         finish_checksum(*packet);
         packet->home = &home_;
+        packet->owed = true;
         ++counters_.steered;
         exchange_->pass(packet, queue);
     }
@@ -363,6 +364,7 @@ void RxQueue::release_held(xen::GrantTable& grants, CopyBatch& copies) noexcept 
         Packet& own = *free_.back();
         const bool good = copy_apart(*packet, own, grants, copies);
         own.hash = packet->hash;
+        packet->copied = true;
         complete_from_elsewhere(packet);
         if (!good) {
             ++counters_.drops[static_cast<std::size_t>(RxDrop::tx_grant_failed)];

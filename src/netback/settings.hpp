@@ -15,6 +15,7 @@ namespace uvif::netback {
 struct Settings {
     PortSpec port;
     FetchPolicy fetch;
+    std::string fetch_choice;  ///< what `auto` does here and why; empty with the other strategies
     LoopKind loop = LoopKind::automatic;
     unsigned workers = 1;
     unsigned max_queues = 1;  ///< multi-queue-max-queues

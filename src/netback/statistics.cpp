@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "netback/statistics.hpp"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <string>
@@ -17,6 +18,12 @@ void each_counter(A& a, B& b, Visit visit) {
     visit("tx_gso_packets", a.tx.gso_packets, b.tx.gso_packets);
     visit("tx_by_copy", a.tx.by_copy, b.tx.by_copy);
     visit("tx_by_map", a.tx.by_map, b.tx.by_map);
+    visit("tx_zerocopy_sent", a.tx.zerocopy_sent, b.tx.zerocopy_sent);
+    visit("tx_zerocopy_success", a.tx.zerocopy_success, b.tx.zerocopy_success);
+    visit("tx_zerocopy_fail", a.tx.zerocopy_fail, b.tx.zerocopy_fail);
+    visit("tx_held_pages", a.tx.held_pages, b.tx.held_pages);
+    visit("tx_held_slots", a.tx.held_slots, b.tx.held_slots);
+    visit("tx_regions", a.tx.regions, b.tx.regions);
     visit("tx_lazy_copies", a.tx.lazy_copies, b.tx.lazy_copies);
     visit("tx_held_back", a.tx.held_back, b.tx.held_back);
     visit("tx_copied_bytes", a.tx.copied_bytes, b.tx.copied_bytes);
@@ -66,6 +73,7 @@ void each_counter(A& a, B& b, Visit visit) {
 
 QueueStatistics& QueueStatistics::operator+=(const QueueStatistics& other) {
     each_counter(*this, other, [](const auto&, std::uint64_t& sum, const std::uint64_t& more) { sum += more; });
+    tx.oldest_hold_us = std::max(tx.oldest_hold_us, other.tx.oldest_hold_us);
     return *this;
 }
 
@@ -73,6 +81,7 @@ nlohmann::json to_json(const QueueStatistics& statistics) {
     nlohmann::json json;
     each_counter(statistics, statistics,
                  [&json](const auto& name, std::uint64_t value, std::uint64_t) { json[name] = value; });
+    json["tx_oldest_hold_us"] = statistics.tx.oldest_hold_us;
     const auto sum = [](const auto& drops) { return std::accumulate(drops.begin(), drops.end(), std::uint64_t{0}); };
     json["tx_drops"] = sum(statistics.tx.drops) + statistics.port.submit_dropped;
     json["rx_drops"] = sum(statistics.rx.drops) + statistics.port.receive_dropped;

@@ -2,6 +2,7 @@
 //
 // The stage of TxQueue that fetches packets from the guest's pages.
 #include <algorithm>
+#include <utility>
 
 #include "netback/tx_queue.hpp"
 
@@ -12,38 +13,63 @@ using ring::TxStatus;
 
 /// Leaves or maps what is to be, and copies all else: headers, and whole packets.
 void TxQueue::fetch(CopyBatch& copies) noexcept {
+    const std::span<TxPacket* const> packets(batch_.data(), batch_count_);
     if (port_.prefers_granted()) {
-        for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
-            leave(*packet);
-        }
-    } else if (fetch_.strategy != FetchStrategy::copy) {
-        map_payloads();
+        leave_payloads(packets);
+    } else if (may_map_) {
+        map_payloads(packets);
     }
-    for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
+    for (TxPacket* packet : packets) {
         plan_copy(*packet, copies);
     }
 }
 
-/// Packets of more than a header are mapped, in calls of up to 64 pages.
-void TxQueue::map_payloads() noexcept {
+void TxQueue::leave_payloads(std::span<TxPacket* const> packets) noexcept {
+    std::uint32_t room = slots_to_hold();
+    for (TxPacket* packet : packets) {
+        const std::uint32_t slots = packet->frame.slots();
+        if (packet->length > header_size && slots <= room) {
+            room -= slots;
+            leave(*packet);
+        }
+    }
+}
+
+/// Packets of more than a header are mapped, in calls of up to 64 pages; with `auto` those that are worth it, in calls
+/// that are worth it.
+void TxQueue::map_payloads(std::span<TxPacket* const> packets) noexcept {
+    const bool automatic = fetch_.strategy == FetchStrategy::automatic;
     std::array<TxPacket*, packets_per_turn> group;
     std::size_t count = 0;
     std::size_t pages = 0;
-    for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
-        if (packet->length <= header_size) {
+    std::int64_t gain = 0;
+    std::uint32_t room = slots_to_hold();
+    const auto map_group = [&] {
+        if (count != 0 && (!automatic || gain > fetch_.terms.call)) {
+            map_region(std::span(group.data(), count));
+        }
+        count = pages = 0;
+        gain = 0;
+    };
+    for (TxPacket* packet : packets) {
+        const TxFrame& frame = packet->frame;
+        if (frame.length <= header_size || frame.slots() > room) {
             continue;
         }
-        const bool alone = fetch_.unmap == UnmapStrategy::each && count != 0;
-        if (alone || pages + packet->frame.data_slots > Regions::pages_max) {
-            map_region(std::span(group.data(), count));
-            count = pages = 0;
+        const std::uint32_t to_map = frame.data_slots - (frame.first_size <= header_size ? 1U : 0U);
+        const std::int64_t own_gain = fetch_.terms.gain(frame.length - header_size, frame.data_slots, to_map);
+        if (automatic && own_gain <= 0) {
+            continue;
         }
+        if (pages + to_map > Regions::pages_max || fetch_.unmap == UnmapStrategy::each) {
+            map_group();
+        }
+        room -= frame.slots();
         group[count++] = packet;
-        pages += packet->frame.data_slots;
+        pages += to_map;
+        gain += own_gain;
     }
-    if (count != 0) {
-        map_region(std::span(group.data(), count));
-    }
+    map_group();
 }
 
 /// When the call fails the packets simply stay unmapped, and the copy that follows finds the bad slot.
@@ -52,12 +78,7 @@ void TxQueue::map_region(std::span<TxPacket* const> packets) noexcept {
     std::array<std::byte*, Regions::pages_max> pages;
     std::size_t count = 0;
     for (const TxPacket* packet : packets) {
-        for (std::uint32_t n = 0; n < packet->frame.data_slots; ++n) {
-            const TxRequest request = data_slot(*packet, n);
-            if (data_size(*packet, n, request) != 0) {
-                refs[count++] = xen::GrantRef{request.gref};
-            }
-        }
+        each_part(*packet, header_size, packet->length, [&](const Part& part) { refs[count++] = part.ref; });
     }
     const Regions::Handle region = regions_.map(domain_, std::span(refs.data(), count), pages);
     if (region == Regions::none) {
@@ -66,19 +87,33 @@ void TxQueue::map_region(std::span<TxPacket* const> packets) noexcept {
     std::size_t page = 0;
     for (TxPacket* packet : packets) {
         packet->region = region;
+        hold_slots(*packet);
         regions_.use(region);
         packet->fragment_count = 1;  // the header, which plan_copy fills in
         remember_slots(*packet);
-        // Every slot that is not empty has a page, also those that are all header.
-        each_part(*packet, 0, packet->length, [&](const Part& part) {
-            const std::uint32_t in_header = std::min(header_size - std::min(header_size, part.at), part.size);
-            if (in_header < part.size) {
-                packet->fragments[packet->fragment_count++] = {pages[page] + part.offset + in_header,
-                                                               part.size - in_header};
-            }
-            ++page;
+        each_part(*packet, header_size, packet->length, [&](const Part& part) {
+            packet->fragments[packet->fragment_count++] = {pages[page++] + part.offset, part.size};
         });
     }
+}
+
+/// How many slots this turn may leave unanswered because of their pages.
+std::uint32_t TxQueue::slots_to_hold() const noexcept {
+    const bool pins = port_.page_use() == PageUse::pinned;
+    if (vif_held_.full() || (pins && !fetch_.may_pin)) {
+        return 0;
+    }
+    const std::uint32_t at_most = pins ? limits::pinned_slots_per_queue : std::uint32_t{ring::TxBackRing::size};
+    return at_most - std::min(at_most, held_slots_);
+}
+
+void TxQueue::hold_slots(TxPacket& packet) noexcept {
+    packet.held_slots = packet.frame.slots();
+    held_slots_ += packet.held_slots;
+}
+
+void TxQueue::release_slots(TxPacket& packet) noexcept {
+    held_slots_ -= std::exchange(packet.held_slots, 0);
 }
 
 /// The packet's slots are answered when this turn's are gone.
@@ -91,10 +126,8 @@ void TxQueue::remember_slots(TxPacket& packet) noexcept {
 
 /// Leaves all but the header where it is.
 void TxQueue::leave(TxPacket& packet) noexcept {
-    if (packet.length <= header_size) {
-        return;
-    }
     packet.left = true;
+    hold_slots(packet);
     packet.owner = domain_;
     packet.granted = packet.places.data();
     packet.fragment_count = 1;  // the header, which plan_copy fills in
@@ -164,6 +197,7 @@ void TxQueue::fetch_rest(CopyBatch& copies) noexcept {
     for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
         if (packet->left && packet->route == nullptr) {
             packet->left = false;
+            release_slots(*packet);
             if (!copied_well(*packet, copies)) {
                 --counters_.packets;
                 counters_.bytes -= packet->length;

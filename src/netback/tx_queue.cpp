@@ -14,21 +14,26 @@ using ring::TxRequest;
 using ring::TxStatus;
 
 Result<std::unique_ptr<TxQueue>> TxQueue::create(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
-                                                 Port& port, const FetchPolicy& fetch, TxCredit& credit) {
+                                                 Port& port, const FetchPolicy& fetch, TxCredit& credit,
+                                                 HeldSlots& vif_held) {
     auto buffers = BufferPool::create(packets_in_flight_max, xen::page_size - 1 + limits::packet_length + 1);
     if (!buffers) {
         return propagate(buffers);
     }
-    return std::unique_ptr<TxQueue>(new TxQueue(ring, domain, grants, port, fetch, credit, std::move(*buffers)));
+    return std::unique_ptr<TxQueue>(
+        new TxQueue(ring, domain, grants, port, fetch, credit, vif_held, std::move(*buffers)));
 }
 
 TxQueue::TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port,
-                 const FetchPolicy& fetch, TxCredit& credit, BufferPool buffers)
+                 const FetchPolicy& fetch, TxCredit& credit, HeldSlots& vif_held, BufferPool buffers)
     : ring_(ring),
       domain_(domain),
       port_(port),
       fetch_(fetch),
+      may_map_(fetch.strategy == FetchStrategy::map ||
+               (fetch.strategy == FetchStrategy::automatic && fetch.terms.frame_octets != 0)),
       credit_(credit),
+      vif_held_(vif_held),
       grants_(grants),
       packets_(packets_in_flight_max),
       buffers_(std::move(buffers)),
@@ -36,8 +41,13 @@ TxQueue::TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& g
     free_packets_.reserve(packets_.size());
     for (TxPacket& packet : packets_) {
         packet.home = &home_;
+        packet.owed = false;
         free_packets_.push_back(&packet);
     }
+}
+
+TxQueue::~TxQueue() {
+    vif_held_.change(-static_cast<std::int32_t>(told_slots_));
 }
 
 bool TxQueue::gather(CopyBatch& copies) noexcept {
@@ -50,7 +60,7 @@ bool TxQueue::gather(CopyBatch& copies) noexcept {
         worked = true;
     }
     // Back-pressure: what the port cannot take stays in the ring, and the guest sees it fill.
-    if (port_.writable() && take()) {
+    if (!stopped_ && port_.writable() && take()) {
         parse();
         worked |= slots_begin_ != 0;
         fetch(copies);
@@ -72,8 +82,18 @@ bool TxQueue::sends_little() const noexcept {
     return octets <= xen::page_size;
 }
 
-bool TxQueue::abandon() noexcept {
+void TxQueue::stop() noexcept {
+    stopped_ = true;
     port_.flush(true);
+}
+
+bool TxQueue::drained() noexcept {
+    collect_completions();
+    return in_flight() == 0;
+}
+
+bool TxQueue::abandon() noexcept {
+    stop();
     collect_completions();
     if (rogue_ != Rogue::none) {
         answer_count_ = 0;
@@ -140,6 +160,8 @@ void TxQueue::begin_packet(const TxFrame& frame) noexcept {
     packet.left = false;
     packet.granted = nullptr;
     packet.route = nullptr;
+    packet.copied = false;
+    packet.owed = true;
     packet.failed_slots = 0;
     packet.buffer = buffers_.take();  // as many buffers as packets: never empty-handed
     batch_[batch_count_++] = &packet;
@@ -199,6 +221,7 @@ void TxQueue::let_go(TxPacket& packet) noexcept {
 
 /// Answers a packet from what it remembers of its slots, and gives it back.
 void TxQueue::owe_late(TxPacket& packet) noexcept {
+    release_slots(packet);
     for (std::uint32_t n = 0; n < packet.frame.data_slots; ++n) {
         owe(packet.lines[packet.frame.data_at(n)], packet.ids[n],
             (packet.failed_slots >> n & 1U) != 0 ? TxStatus::error : TxStatus::okay);
@@ -224,15 +247,29 @@ void TxQueue::send(CopyBatch& copies) noexcept {
     }
     fetch_rest(copies);
     std::copy_n(batch_.begin(), batch_count_, packets.begin());
-    port_.submit(std::span<Packet* const>(packets.data(), batch_count_));
-    batch_count_ = 0;
+    const auto sent = std::span<Packet* const>(packets.data(), std::exchange(batch_count_, 0));
+    for (const Packet* packet : sent) {
+        counters_.zerocopy_sent += uses_pages(static_cast<const TxPacket&>(*packet)) ? 1 : 0;
+    }
+    port_.submit(sent);
     collect_completions();  // most ports finish inside the call
     watch_hold();
+    if (held_slots_ != 0) {
+        watch_pages(sent);
+    }
+}
+
+/// The clock is looked at only when pages stay in use beyond the turn.
+void TxQueue::watch_pages(std::span<Packet* const> sent) noexcept {
+    const std::int64_t now = monotonic_ns();
+    for (Packet* packet : sent) {
+        static_cast<TxPacket&>(*packet).sent_ns = now;  // also of those that are home: nobody asks
+    }
 }
 
 /// The clock is looked at only while the port holds packets.
 void TxQueue::watch_hold() noexcept {
-    if (port_.writable() || regions_.held() == 0) {
+    if (port_.writable() || regions_.held() == 0 || port_.held().empty()) {
         hold_ends_ns_ = 0;
     } else if (hold_ends_ns_ == 0) {
         hold_ends_ns_ = monotonic_ns() + limits::hold_ns;
@@ -265,6 +302,7 @@ void TxQueue::copy_apart(TxPacket& packet) noexcept {
     packet.fragments[0].length = packet.length;
     counters_.copied_bytes += packet.length - header_size;
     ++counters_.lazy_copies;
+    ++counters_.zerocopy_fail;
 
     TxPacket& debtor = *free_packets_.back();
     free_packets_.pop_back();
@@ -272,6 +310,7 @@ void TxQueue::copy_apart(TxPacket& packet) noexcept {
     debtor.ids = packet.ids;
     debtor.failed_slots = packet.failed_slots;
     std::copy_n(packet.lines.begin(), packet.frame.slots(), debtor.lines.begin());
+    debtor.held_slots = std::exchange(packet.held_slots, 0);
     debtor.region = std::exchange(packet.region, Regions::none);
     debtor.buffer = buffers_.take();
     let_go(debtor);
@@ -281,6 +320,9 @@ void TxQueue::collect_completions() noexcept {
     for (Packet* next = home_.take_all(); next != nullptr;) {
         auto& packet = static_cast<TxPacket&>(*next);
         next = next->next;
+        if (uses_pages(packet)) {
+            ++(packet.copied ? counters_.zerocopy_fail : counters_.zerocopy_success);
+        }
         if (packet.left) {
             owe_late(packet);
         } else if (packet.region == Regions::none) {
@@ -288,6 +330,10 @@ void TxQueue::collect_completions() noexcept {
         } else {
             let_go(packet);
         }
+    }
+    if (held_slots_ != told_slots_) {
+        vif_held_.change(static_cast<std::int32_t>(held_slots_) - static_cast<std::int32_t>(told_slots_));
+        told_slots_ = held_slots_;
     }
 }
 
@@ -318,6 +364,7 @@ void TxQueue::owe_frame(std::uint32_t slot, const TxFrame& frame, TxStatus statu
 }
 
 void TxQueue::recycle(TxPacket& packet) noexcept {
+    packet.owed = false;
     buffers_.give(packet.buffer);
     packet.buffer = nullptr;
     free_packets_.push_back(&packet);
@@ -328,6 +375,17 @@ TxCounters TxQueue::counters() const noexcept {
     counters.map_calls = regions_.map_calls;
     counters.unmap_calls = regions_.unmap_calls;
     counters.unmap_errors = regions_.unmap_errors;
+    counters.held_pages = regions_.pages();
+    counters.held_slots = held_slots_;
+    counters.regions = regions_.held();
+    std::int64_t oldest = 0;
+    for (const TxPacket& packet : packets_) {
+        if (packet.owed && uses_pages(packet)) {
+            oldest = oldest == 0 ? packet.sent_ns : std::min(oldest, packet.sent_ns);
+            counters.held_pages += packet.left ? packet.frame.data_slots : 0;
+        }
+    }
+    counters.oldest_hold_us = oldest == 0 ? 0 : static_cast<std::uint64_t>((monotonic_ns() - oldest) / ns_per_us);
     return counters;
 }
 

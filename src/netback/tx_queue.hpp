@@ -43,6 +43,7 @@
 #include "grant/regions.hpp"
 #include "netback/counters.hpp"
 #include "netback/fetch_policy.hpp"
+#include "netback/held_slots.hpp"
 #include "netback/tx_credit.hpp"
 #include "netback/tx_parser.hpp"
 #include "packet/buffer_pool.hpp"
@@ -57,10 +58,11 @@ class TxQueue {
 public:
     /// Allocates everything the queue will ever need. `ring` is mapped for as long as this lives.
     static Result<std::unique_ptr<TxQueue>> create(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
-                                                   Port& port, const FetchPolicy& fetch, TxCredit& credit);
+                                                   Port& port, const FetchPolicy& fetch, TxCredit& credit,
+                                                   HeldSlots& vif_held);
     TxQueue(const TxQueue&) = delete;
     TxQueue& operator=(const TxQueue&) = delete;
-    ~TxQueue() = default;
+    ~TxQueue();
 
     // The three parts of a turn, in this order. Between the first two the caller has `copies` done.
 
@@ -90,6 +92,12 @@ public:
 
     /// Where its packets come home to, and who is to hear of those that come from elsewhere.
     [[nodiscard]] CompletionQueue& home() noexcept { return home_; }
+
+    /// Takes nothing any more, and calls everything home from the port (what other queues have, is home already). What
+    /// the kernel has comes when it comes.
+    void stop() noexcept;
+    /// After stop(): lets go of what has come home since. True: all has.
+    [[nodiscard]] bool drained() noexcept;
 
     /// Calls everything home from the port (what other queues have, is home already), lets go of the guest's pages, and
     /// answers what is owed: the next backend goes on from the answers (a rogue's ring is never touched again). True:
@@ -124,10 +132,12 @@ private:
         std::uint32_t copied_to = 0;
         std::uint32_t slot = 0;  ///< where its frame begins in slots_, this turn
         TxFrame frame;
-        bool left = false;                                     ///< but for its header in the guest's pages
-        std::array<GrantedPiece, max_fragments> places;        ///< of the fragments that are
-        std::array<std::uint16_t, tx_data_slots_max> ids{};    ///< of the data slots, for the late answer
-        std::uint32_t failed_slots = 0;                        ///< one bit a data slot, for the same
+        bool left = false;                                   ///< but for its header in the guest's pages
+        std::uint32_t held_slots = 0;                        ///< unanswered until it comes home, for their pages
+        std::int64_t sent_ns = 0;                            ///< when it was handed to the port, if it held pages then
+        std::array<GrantedPiece, max_fragments> places;      ///< of the fragments that are
+        std::array<std::uint16_t, tx_data_slots_max> ids{};  ///< of the data slots, for the late answer
+        std::uint32_t failed_slots = 0;                      ///< one bit a data slot, for the same
         std::array<ring::Line, ring::TxBackRing::size> lines;  ///< of all slots, for the same
     };
 
@@ -141,25 +151,33 @@ private:
     };
 
     TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port, const FetchPolicy& fetch,
-            TxCredit& credit, BufferPool buffers);
+            TxCredit& credit, HeldSlots& vif_held, BufferPool buffers);
 
+    [[nodiscard]] static bool uses_pages(const TxPacket& packet) noexcept {
+        return packet.region != Regions::none || packet.left;
+    }
     [[nodiscard]] std::uint32_t unparsed() const noexcept { return slots_end_ - slots_begin_; }
     bool take() noexcept;
     void parse() noexcept;
     void begin_packet(const TxFrame& frame) noexcept;
     void fetch(CopyBatch& copies) noexcept;
-    void map_payloads() noexcept;
+    void leave_payloads(std::span<TxPacket* const> packets) noexcept;
+    void map_payloads(std::span<TxPacket* const> packets) noexcept;
     void map_region(std::span<TxPacket* const> packets) noexcept;
     [[nodiscard]] std::uint32_t start_in_page(const TxPacket& packet) const noexcept;
     template <class Visit>
     void each_part(const TxPacket& packet, std::uint32_t begin, std::uint32_t end, Visit visit) const noexcept;
     void leave(TxPacket& packet) noexcept;
+    [[nodiscard]] std::uint32_t slots_to_hold() const noexcept;
+    void hold_slots(TxPacket& packet) noexcept;
+    void release_slots(TxPacket& packet) noexcept;
     void remember_slots(TxPacket& packet) noexcept;
     void plan_copy(TxPacket& packet, CopyBatch& copies) noexcept;
     void plan_octets(TxPacket& packet, std::uint32_t begin, std::uint32_t end, CopyBatch& copies) noexcept;
     [[nodiscard]] bool copied_well(const TxPacket& packet, const CopyBatch& copies) const noexcept;
     void fetch_rest(CopyBatch& copies) noexcept;
     void watch_hold() noexcept;
+    void watch_pages(std::span<Packet* const> sent) noexcept;
     void copy_apart(TxPacket& packet) noexcept;
     void settle(const CopyBatch& copies) noexcept;
     void fail_packet(TxPacket& packet, const CopyBatch& copies) noexcept;
@@ -187,10 +205,15 @@ private:
     xen::DomainId domain_;
     Port& port_;
     FetchPolicy fetch_;
+    bool may_map_;  ///< sometimes
     TxCredit& credit_;
+    HeldSlots& vif_held_;
     xen::GrantTable& grants_;
     std::int64_t resume_ns_ = 0;
     std::int64_t hold_ends_ns_ = 0;
+    std::uint32_t held_slots_ = 0;
+    std::uint32_t told_slots_ = 0;  ///< of these, those that vif_held_ knows of
+    bool stopped_ = false;
     Rogue rogue_ = Rogue::none;
 
     // Requests taken and not yet parsed: [slots_begin_, slots_end_).

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <net/if.h>
+#include <poll.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -445,6 +446,7 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
     config.credit = &credit_;
     config.exchange = exchange_.get();
     config.index = index;
+    config.held = &held_;
     auto journal = open_journal({id_, index, guest(), config.keys}, resumed);
     if (!journal) {
         return propagate(journal);
@@ -584,6 +586,7 @@ void Vif::disconnect() noexcept {
     if (seat_) {
         seat_->leave();
     }
+    drain();
     for (PlacedQueue& placed : queues_) {
         placed.worker->run([&placed] { placed.queue.reset(); });
         --placed.worker->load;
@@ -598,6 +601,25 @@ void Vif::disconnect() noexcept {
     }
     if (std::exchange(stalled_queues_, 0) != 0) {
         tell_carrier(true);
+    }
+}
+
+/// Waits until the kernel has sent what it was given from the guest's pages, which is at once with every port that does
+/// not pin them. The workers go on meanwhile.
+void Vif::drain() noexcept {
+    for (const PlacedQueue& placed : queues_) {
+        placed.worker->run([&placed] { placed.queue->stop(); });
+    }
+    const std::int64_t deadline = monotonic_ns() + limits::drain_ns;
+    for (const PlacedQueue& placed : queues_) {
+        for (;;) {
+            bool drained = false;
+            placed.worker->run([&] { drained = placed.queue->drained(); });
+            if (drained || monotonic_ns() >= deadline) {
+                break;
+            }
+            ::poll(nullptr, 0, 1);
+        }
     }
 }
 
@@ -676,6 +698,7 @@ nlohmann::json Vif::describe() const {
     json["queues"] = queues_.size();
     json["strategy"] = fetch_strategy_names[static_cast<std::size_t>(around_.settings.fetch.strategy)];
     json["unmap"] = unmap_strategy_names[static_cast<std::size_t>(around_.settings.fetch.unmap)];
+    json["choice"] = around_.settings.fetch_choice;
     json["rate"] = rate_;
     json["stalled_queues"] = stalled_queues_;
     json["error"] = last_error_;

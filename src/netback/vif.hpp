@@ -116,6 +116,7 @@ private:
     void disconnect_control() noexcept;
     void disconnect() noexcept;
     void tell_carrier(bool up);
+    void drain() noexcept;
     void give_up(const Error& error);
     void report(const Error& error);
     void clear_report();
@@ -126,6 +127,7 @@ private:
     std::string backend_;  ///< folder, relative to our own domain's
     DeviceKeys device_;
     TxCredit credit_;
+    HeldSlots held_;
     std::string rate_;      ///< the key's text that credit_ goes by; empty: without limit
     std::string spoofing_;  ///< the key's text that own_address_only_ goes by; empty: as all vifs
     bool own_address_only_ = false;

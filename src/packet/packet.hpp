@@ -41,7 +41,8 @@ struct Packet {
     std::uint32_t id = 0;             ///< the home queue's own number for it
     Offload offload;
     std::uint16_t fragment_count = 0;
-    bool copied = false;  ///< set by the port: the data was copied on the way, not sent from these pages
+    bool copied = false;  ///< set before it is completed: the data was copied on the way, not sent from these pages
+    bool owed = true;     ///< a completion, exactly one
     FlowHash hash;        ///< set by an RX queue whose guest wants hashes
     std::array<Fragment, max_fragments> fragments;
 
@@ -98,6 +99,10 @@ protected:
     ~Waker() = default;
 };
 
+/// Says so and ends the process: the second call may have ended the next use of the packet, while somebody still reads
+/// its pages or ours.
+[[noreturn]] void completed_twice(const Packet& packet) noexcept;
+
 /// Where finished packets come home to. A queue drains its own once a turn.
 class CompletionQueue {
 public:
@@ -106,6 +111,11 @@ public:
 
     /// The thread of the queue, inside one of its turns.
     void push(Packet* packet) noexcept {
+        const std::atomic_ref owed(packet->owed);
+        if (!owed.load(std::memory_order_relaxed)) {
+            completed_twice(*packet);
+        }
+        owed.store(false, std::memory_order_relaxed);
         packet->next = nullptr;
         *tail_ = packet;
         tail_ = &packet->next;
@@ -114,6 +124,9 @@ public:
     /// Any thread, at any time; it may be the queue's own. Who takes a queue away first waits for this to return
     /// wherever it is called: with the packet in it, the last one may be home.
     void push_from_elsewhere(Packet* packet) noexcept {
+        if (!std::atomic_ref(packet->owed).exchange(false, std::memory_order_relaxed)) {
+            completed_twice(*packet);
+        }
         if (inbox_.push(packet) && waker_ != nullptr) {
             waker_->wake();
         }

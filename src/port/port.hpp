@@ -39,6 +39,12 @@ struct PortCounters {
     std::uint64_t receive_foreign = 0;    ///< of these, those of another virtual network, or of none
 };
 
+/// What becomes of the guest's pages behind a packet that a port is handed.
+enum class PageUse : std::uint8_t {
+    returned,  ///< read inside submit, or kept only where their owner can call them back: `held`, `give_back`, `flush`
+    pinned     ///< the kernel may go on sending from them after submit; nobody can call them back, `flush` included
+};
+
 /// Where one queue's packets go to and come from. One instance a queue, used by the queue's thread only.
 /// Virtual calls are per batch. No call allocates, throws or blocks.
 class Port {
@@ -58,11 +64,17 @@ public:
     /// Sets Packet::route of packets about to be submitted. Those without one are submitted with all of their octets.
     virtual void classify(std::span<Packet* const> /*packets*/) noexcept {}
 
-    /// Takes all of `packets`; each is completed exactly once, now or later.
+    /// Pages of a port that pins are mapped only where that is safe, and only so many at a time (limits.hpp); of all
+    /// else the port is handed copies. It counts for itself what each of its destinations holds, and copies beyond
+    /// that.
+    [[nodiscard]] virtual PageUse page_use() const noexcept { return PageUse::returned; }
+
+    /// Takes all of `packets`; each is completed exactly once, now or later. No completion comes after the port is
+    /// gone.
     virtual void submit(std::span<Packet* const> packets) noexcept = 0;
 
     /// Goes on with packets held up; called when the descriptor is writable, and before detaching
-    /// with `abandon`: then what cannot be sent now is completed as dropped.
+    /// with `abandon`: then what cannot be sent now is completed as dropped, but for what the kernel has.
     virtual void flush(bool abandon) noexcept = 0;
 
     /// Packets that wait for the other side and that nobody reads meanwhile: between turns their owner may move their

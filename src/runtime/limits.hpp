@@ -156,6 +156,18 @@ inline constexpr std::size_t region_pages = 64;
 /// Regions of a queue that are mapped at a time: a whole ring, since a region holds at least one ring slot.
 inline constexpr std::size_t regions_per_queue = 256;
 
+/// Slots of a queue whose pages the kernel may send from at a time: a quarter of the ring. A neighbour that does not
+/// answer ARP keeps them for 3 s, and nobody can call them back; the guest goes on with the rest.
+inline constexpr std::uint32_t pinned_slots_per_queue = 64;
+
+/// Slots that the queues of a vif may leave unanswered from turn to turn because of their pages: above, all is copied.
+/// 64 vifs at that limit are what one gntdev handle maps (65536 pages).
+inline constexpr std::int32_t held_slots_per_vif = 1024;
+
+/// How long a vif that goes waits for the kernel to be done with its guest's pages: a neighbour that does not answer
+/// ARP is given up after 3 s.
+inline constexpr std::int64_t drain_ns = 5'000'000'000;
+
 // Netback
 
 /// Entries of a guest's table from hashes to queues: Linux's and Windows' number, twice the queues that there can be.

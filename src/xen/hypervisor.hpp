@@ -32,6 +32,10 @@ public:
     virtual Result<std::unique_ptr<EventChannels>> open_event_channels() = 0;
     virtual Result<std::unique_ptr<Store>> open_store() = 0;
 
+    /// Whether the kernel may be given mapped pages of other domains to send from after the call. Not where the domain
+    /// is paravirtual: there unmapping them, or dying, before the kernel is done spoils its account of pages.
+    [[nodiscard]] virtual bool pinning_is_safe() const { return false; }
+
     /// Whether a backend in this domain's kernel would serve every new vif: then none of ours can (EBUSY, with the
     /// remedy).
     [[nodiscard]] virtual Result<void> check_no_other_netback() const { return {}; }

@@ -291,6 +291,13 @@ protected:
         }
         TrafficTest::TearDown();
     }
+    /// Without a word.
+    void destroy_other() {
+        other_.program->send(SIGKILL);
+        other_.program->wait();
+        host_->destroy(other_.domain);
+        other_ = {};
+    }
     [[nodiscard]] std::uint64_t bridged() const {
         return host_->counter(other_.domain, 0, "rx_packets") - host_->counter(other_.domain, 0, "rx_passed");
     }
@@ -353,25 +360,44 @@ TEST_P(SwitchTest, AGuestSendsFromItsOwnAddressOnly) {
     EXPECT_TRUE(ping(*guest_.network, host_v4, 56));
 }
 
-TEST_P(SwitchTest, AGuestGoesInTheMiddleOfAll) {
+/// Keeps the switch busy from one guest to the other until destroyed.
+class Flood {
+public:
+    Flood(NetworkNamespace& from, const char* to)
+        : socket_(open_socket(from, AF_INET, SOCK_DGRAM)), thread_([this, to](const std::stop_token& stop) {
+              const Address address(to, 9);
+              const auto octets = pattern(0, 8000);
+              while (!stop.stop_requested()) {
+                  (void)::sendto(socket_.get(), octets.data(), octets.size(), MSG_DONTWAIT, address.get(),
+                                 address.length);
+              }
+          }) {}
+
+private:
+    UniqueFd socket_;
+    std::jthread thread_;
+};
+
+TEST_P(SwitchTest, TheReceiverGoesInTheMiddleOfAll) {
     ASSERT_TRUE(ping(*guest_.network, other_v4, 56));
-    std::atomic<bool> stop = false;
-    std::thread traffic([&] {
-        const Address to(other_v4, 9);
-        const UniqueFd socket = open_socket(*guest_.network, AF_INET, SOCK_DGRAM);
-        const auto octets = pattern(0, 8000);
-        while (!stop) {
-            (void)::sendto(socket.get(), octets.data(), octets.size(), MSG_DONTWAIT, to.get(), to.length);
-        }
-    });
-    EXPECT_TRUE(eventually([this] { return host_->counter(other_.domain, 0, "rx_passed") > 1000; }));
-    other_.program->send(SIGKILL);
-    other_.program->wait();
-    host_->destroy(other_.domain);
-    stop = true;
-    traffic.join();
+    {
+        const Flood flood(*guest_.network, other_v4);
+        EXPECT_TRUE(eventually([this] { return host_->counter(other_.domain, 0, "rx_passed") > 1000; }));
+        destroy_other();
+    }
     EXPECT_TRUE(transfer(*guest_.network, *host_network_, host_v4, 1 << 20)) << "the other guest is disturbed";
-    other_ = {};
+}
+
+/// Whose pages are in the receiver's queue then.
+TEST_P(SwitchTest, TheSenderGoesInTheMiddleOfAll) {
+    ASSERT_TRUE(ping(*other_.network, guest_v4, 56));
+    {
+        const Flood flood(*other_.network, guest_v4);
+        EXPECT_TRUE(eventually([this] { return host_->counter(guest_.domain, 0, "rx_passed") > 1000; }));
+        destroy_other();
+    }
+    EXPECT_TRUE(transfer(*guest_.network, *host_network_, host_v4, 1 << 20)) << "the other guest is disturbed";
+    EXPECT_TRUE(transfer(*host_network_, *guest_.network, guest_v4, 1 << 20)) << "the other guest is disturbed";
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, SwitchTest,

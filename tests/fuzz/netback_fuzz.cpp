@@ -51,10 +51,11 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, 
     test::FakePort port;
     port.granted = granted;
     netback::TxCredit credit;
+    netback::HeldSlots held;
     CopyBatch copies;
     {
         auto tx = std::move(*netback::TxQueue::create(*ring::TxBackRing::attach(tx_page), guest.id, *grants, port,
-                                                      {.strategy = strategy}, credit));
+                                                      {.strategy = strategy}, credit, held));
         auto rx =
             std::move(*netback::RxQueue::create(*ring::RxBackRing::attach(rx_page), guest.id, port,
                                                 {.scatter_gather = true, .gso_v4 = true, .announces_buffers = true}));

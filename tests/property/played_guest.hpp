@@ -61,6 +61,7 @@ public:
                      .announces_buffers = true};
         config.fetch.strategy = strategy;
         config.credit = &credit;
+        config.held = &held;
         return config;
     }
 
@@ -146,6 +147,7 @@ public:
     std::unique_ptr<xen::GrantAllocator> grants;
     std::unique_ptr<netfront::Queue::Impl> front;
     netback::TxCredit credit;
+    netback::HeldSlots held;
     bool asleep = false;
     std::deque<Frame> to_send;
     std::vector<Frame> sent, received;

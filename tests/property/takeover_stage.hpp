@@ -152,6 +152,7 @@ public:
           worker(*Worker::create(*hypervisor, {.loop = LoopKind::epoll, .spin_ns = 0})) {
         config.fetch.strategy = way.strategy;
         config.credit = &credit;
+        config.held = &held;
         auto owned = std::make_unique<LoggingPort>(log);
         owned->granted = way.granted;
         port = owned.get();
@@ -170,6 +171,7 @@ public:
     Backend& operator=(const Backend&) = delete;
 
     netback::TxCredit credit;
+    netback::HeldSlots held;
     std::unique_ptr<xen::Hypervisor> hypervisor;
     std::unique_ptr<Worker> worker;
     LoggingPort* port = nullptr;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <utility>
 #include <vector>
 
 #include "port/port.hpp"
@@ -33,6 +34,7 @@ public:
     bool room = true;                  ///< writable()
     bool endless = false;              ///< always_ready()
     bool granted = false;              ///< prefers_granted(), though it passes nothing on
+    bool pins = false;                 ///< page_use() is pinned: not even flush() calls packets back
     const std::byte* start = nullptr;  ///< where the last packet submitted begins
     UniqueFd ready;                    ///< fd() when it is an eventfd: readable while `to_receive` holds something
 
@@ -57,6 +59,7 @@ public:
     }
 
     [[nodiscard]] bool writable() const noexcept override { return room; }
+    [[nodiscard]] PageUse page_use() const noexcept override { return pins ? PageUse::pinned : PageUse::returned; }
     [[nodiscard]] bool prefers_granted() const noexcept override { return granted; }
     void submit(std::span<Packet* const> packets) noexcept override {
         for (Packet* packet : packets) {
@@ -70,8 +73,15 @@ public:
             finish(held_.size());
         }
     }
-    void flush(bool /*abandon*/) noexcept override { finish(held_.size()); }
-    [[nodiscard]] std::span<Packet* const> held() const noexcept override { return kept_; }
+    void flush(bool /*abandon*/) noexcept override { finish(pins ? 0 : held_.size()); }
+    [[nodiscard]] std::span<Packet* const> held() const noexcept override {
+        return pins ? std::span<Packet* const>{} : kept_;
+    }
+    /// Hands over the packets that it holds: somebody else completes them.
+    [[nodiscard]] std::vector<Packet*> give_away() {
+        held_.clear();
+        return std::exchange(kept_, {});
+    }
     /// Completes the oldest `count` of those held.
     void finish(std::size_t count) noexcept {
         for (; count != 0 && !held_.empty(); --count) {

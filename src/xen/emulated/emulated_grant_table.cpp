@@ -19,8 +19,10 @@ namespace uvif::xen {
 // them by the mapping's token alone. A copy pins, moves the octets and unpins.
 //
 // In charged mode each operation costs what it costs through a kernel, so that measurements do not flatter map and
-// copy: mapping is an mmap of each page into one reservation of addresses, unmapping is munmap, and a batch
-// of copies is one process_vm_readv on ourselves, which copies in the kernel after pinning the pages.
+// copy: mapping reserves addresses and mmaps the pages there, with their page table entries filled in, unmapping is
+// munmap, and a batch of copies is one process_vm_readv on ourselves, which copies in the kernel after pinning the
+// pages. Pages that are neighbours in the domain's memory are one mmap: gntdev maps a region by one call too, where the
+// call is dear and a page is cheap (DESIGN.md has the figures).
 
 Result<std::unique_ptr<GrantTable>> EmulatedGrantTable::create(std::unique_ptr<Hypercalls> hypercalls,
                                                                std::shared_ptr<FaultPlan> faults) {
@@ -146,12 +148,10 @@ int EmulatedGrantTable::map(DomainId domain, std::span<const GrantRef> refs, Acc
         ++view->mapped;
         (first == no_slot ? first : held_[last].next) = slot;
         last = slot;
-        if (charged_) {
-            std::byte* at = window + i * page_size;
-            error = map_into_window(at, *view, page, access) ? 0 : ENOMEM;
-            page = at;
-        }
         pages[i] = page;
+    }
+    if (charged_ && error == 0) {
+        error = map_into_window(window, *view, pages.first(refs.size()), access) ? 0 : ENOMEM;
     }
     if (error != 0) {
         if (window != nullptr) {
@@ -194,11 +194,29 @@ std::byte* EmulatedGrantTable::reserve_window(std::size_t pages) noexcept {
     return window == MAP_FAILED ? nullptr : static_cast<std::byte*>(window);
 }
 
-bool EmulatedGrantTable::map_into_window(std::byte* at, const GrantView& view, const std::byte* page,
+/// Neighbours come in either order: a guest takes its buffers from a stack.
+bool EmulatedGrantTable::map_into_window(std::byte* window, const GrantView& view, std::span<std::byte*> pages,
                                          Access access) noexcept {
     const int protection = access == Access::read_only ? PROT_READ : PROT_READ | PROT_WRITE;
-    return ::mmap(at, page_size, protection, MAP_SHARED | MAP_FIXED, view.memory_fd(),
-                  static_cast<off_t>(view.file_offset(page, access))) != MAP_FAILED;
+    constexpr std::ptrdiff_t up = page_size;
+    while (!pages.empty()) {
+        const std::ptrdiff_t step = pages.size() > 1 && pages[1] < pages[0] ? -up : up;
+        std::size_t count = 1;
+        while (count < pages.size() && pages[count] == pages[count - 1] + step) {
+            ++count;
+        }
+        const std::byte* const lowest = step > 0 ? pages[0] : pages[count - 1];
+        if (::mmap(window, count * page_size, protection, MAP_SHARED | MAP_FIXED | MAP_POPULATE, view.memory_fd(),
+                   static_cast<off_t>(view.file_offset(lowest, access))) == MAP_FAILED) {
+            return false;
+        }
+        for (std::byte*& page : pages.first(count)) {
+            page = window + (page - lowest);
+        }
+        window += count * page_size;
+        pages = pages.subspan(count);
+    }
+    return true;
 }
 
 bool EmulatedGrantTable::well_formed(const CopySegment& segment) noexcept {

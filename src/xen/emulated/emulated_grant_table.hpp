@@ -78,7 +78,8 @@ private:
     void release(std::uint32_t first) noexcept;
     int unmap_one(MappingId id) noexcept;
     std::byte* reserve_window(std::size_t pages) noexcept;
-    static bool map_into_window(std::byte* at, const GrantView& view, const std::byte* page, Access access) noexcept;
+    static bool map_into_window(std::byte* window, const GrantView& view, std::span<std::byte*> pages,
+                                Access access) noexcept;
 
     GrantStatus open_end(const CopyEnd& end, bool foreign, Access access, End& opened) noexcept;
     static void close_end(const End& end) noexcept {

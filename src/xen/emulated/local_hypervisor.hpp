@@ -23,6 +23,7 @@ public:
     LocalHypervisor(Machine& machine, StoreCore& store, DomainId domain, std::shared_ptr<FaultPlan> faults = nullptr);
 
     [[nodiscard]] std::string description() const override;
+    [[nodiscard]] bool pinning_is_safe() const override { return true; }
     Result<std::unique_ptr<GrantTable>> open_grant_table() override;
     Result<std::unique_ptr<GrantAllocator>> open_grant_allocator() override;
     Result<std::unique_ptr<EventChannels>> open_event_channels() override;

@@ -180,6 +180,7 @@ public:
         : socket_path_(std::move(socket_path)), store_path_(std::move(store_path)), faults_(std::move(faults)) {}
 
     [[nodiscard]] std::string description() const override { return "emulated:" + socket_path_; }
+    [[nodiscard]] bool pinning_is_safe() const override { return true; }
 
     Result<std::unique_ptr<GrantTable>> open_grant_table() override { return open<EmulatedGrantTable, GrantTable>(); }
     Result<std::unique_ptr<GrantAllocator>> open_grant_allocator() override {

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <fstream>
+#include <string>
 
 #include "xen/real/kernel_netback.hpp"
 #include "xen/real/real_event_channels.hpp"
@@ -22,6 +24,11 @@ public:
     Result<std::unique_ptr<GrantAllocator>> open_grant_allocator() override { return open_real_grant_allocator(); }
     Result<std::unique_ptr<EventChannels>> open_event_channels() override { return open_real_event_channels(); }
     Result<std::unique_ptr<Store>> open_store() override { return open_libxenstore({}); }
+    [[nodiscard]] bool pinning_is_safe() const override {
+        std::ifstream file("/sys/hypervisor/guest_type");
+        std::string type;
+        return file >> type && (type == "PVH" || type == "HVM");
+    }
     [[nodiscard]] Result<void> check_no_other_netback() const override { return kernel_netback_.check_absent(); }
     [[nodiscard]] bool other_netback_serves(DomainId guest, std::uint32_t handle) const override {
         return kernel_netback_.serves(guest, handle);

@@ -160,6 +160,7 @@ TEST(NullReflect, DropsBeyondItsRoom) {
     // And there is room again, many times over.
     for (int round = 0; round < 10; ++round) {
         port->submit(std::span(batch).first(100));
+        EXPECT_EQ(packets.completed().size(), 100U);
         EXPECT_EQ(port->receive(rooms), 100U);
     }
     EXPECT_EQ(port->counters().submit_dropped, 5U);

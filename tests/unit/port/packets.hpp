@@ -51,6 +51,7 @@ public:
         std::vector<std::uint32_t> result;
         for (Packet* packet = home_.take_all(); packet != nullptr; packet = packet->next) {
             result.push_back(packet->id);
+            packet->owed = true;  // it may be submitted again
         }
         return result;
     }
