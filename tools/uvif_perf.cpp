@@ -106,8 +106,8 @@ void declare_ends(CLI::App& app, Options& options) {
                      ->excludes(hypervisor)
                      ->excludes(device)
                      ->excludes(control);
-    app.add_option("--strategy", options.strategy, "with --self: how the backend fetches pages")
-        ->check(CLI::IsMember({"copy", "map", "auto"}))
+    app.add_option("--strategy", options.strategy, "with --self: how pages reach the backend")
+        ->check(CLI::IsMember({"copy", "map", "auto", "static"}))
         ->capture_default_str()
         ->needs(self);
     app.add_option("--unmap", options.unmap, "with --self: when mapped pages go back, batch or each")
@@ -190,6 +190,7 @@ Result<void> Run::connect() {
     config.queues = options_.queues;
     config.split_event_channels = options_.split;
     config.cancel_fd = signals_;
+    config.static_grants = !options_.self || options_.strategy == static_strategy;
     auto device = netfront::Device::connect(config);
     if (!device) {
         return propagate(device);
@@ -220,7 +221,7 @@ Result<void> Run::prepare() {
     }
     auto backend = Backend::find(options_.hypervisor, device_->id(), options_.control);
     if (backend) {
-        setup_.strategy = backend->strategy();
+        setup_.strategy = device_->static_buffers() != 0 ? static_strategy : backend->strategy();
         setup_.unmap = backend->unmap();
         setup_.choice = backend->choice();
         backend_.emplace(std::move(*backend));

@@ -11,6 +11,9 @@ namespace uvif::perf {
 /// Which way packets go, as ever named from the guest.
 enum class Mode : std::uint8_t { tx, rx, echo };
 
+/// A strategy that guest and backend share: all buffers stay mapped.
+inline constexpr const char* static_strategy = "static";
+
 struct Options {
     Mode mode = Mode::tx;
     unsigned size = 64;  ///< octets, Ethernet header included

@@ -47,6 +47,9 @@ struct Config {
     bool scatter_gather = true;    ///< offer feature-sg: packets above one page towards us
     bool segmentation = true;      ///< offer feature-gso-tcpv4/6 (needs scatter_gather)
     bool checksum_offload = true;  ///< offer blank checksums towards us
+    /// Have a backend that can (feature-ctrl-ring, "static grants" of netif.h) keep all buffers mapped, so that it
+    /// needs no call of the hypervisor's for a packet.
+    bool static_grants = true;
     /// Granted pages a queue. gntalloc allows a domain 1024 pages by default: these defaults fit two
     /// queues (2 rings + 480 buffers each) below it.
     unsigned tx_buffers = 224;  ///< 18 to 256
@@ -171,6 +174,9 @@ public:
     [[nodiscard]] bool can_scatter_gather() const noexcept;       ///< the backend takes several slots a packet
     [[nodiscard]] bool can_segment(GsoType type) const noexcept;  ///< the backend takes GSO packets of this type
     [[nodiscard]] bool can_leave_checksum_blank(bool ipv6) const noexcept;
+
+    /// Buffers that the backend keeps mapped, in all queues; 0 where it has no static grants, or no room for them.
+    [[nodiscard]] unsigned static_buffers() const noexcept;
 
     /// The backend has a control ring, by which it may take what follows.
     [[nodiscard]] bool can_steer_by_hash() const noexcept;

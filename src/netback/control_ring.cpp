@@ -49,9 +49,16 @@ ControlRing::Served ControlRing::serve(const std::function<ring::CtrlResponse(co
 }
 
 bool ControlRing::read_page(xen::GrantRef ref, std::span<std::byte> out) noexcept {
-    std::array segment{
-        xen::CopySegment::from_guest(domain_, ref, 0, out.data(), static_cast<std::uint16_t>(out.size()))};
-    return grants_.copy(segment) == 0 && segment[0].status == static_cast<std::int16_t>(xen::GrantStatus::okay);
+    return copy(xen::CopySegment::from_guest(domain_, ref, 0, out.data(), static_cast<std::uint16_t>(out.size())));
+}
+
+bool ControlRing::write_page(xen::GrantRef ref, std::span<const std::byte> octets) noexcept {
+    return copy(xen::CopySegment::to_guest(octets.data(), domain_, ref, 0, static_cast<std::uint16_t>(octets.size())));
+}
+
+bool ControlRing::copy(xen::CopySegment segment) noexcept {
+    return grants_.copy(std::span(&segment, 1)) == 0 &&
+           segment.status == static_cast<std::int16_t>(xen::GrantStatus::okay);
 }
 
 }  // namespace uvif::netback

@@ -49,11 +49,15 @@ public:
 
     /// Copies the beginning of a page that the guest has granted: a ReadPage.
     [[nodiscard]] bool read_page(xen::GrantRef ref, std::span<std::byte> out) noexcept;
+    /// And writes to it: a WritePage.
+    [[nodiscard]] bool write_page(xen::GrantRef ref, std::span<const std::byte> octets) noexcept;
 
 private:
     ControlRing(xen::GrantTable& grants, xen::EventChannels& events, xen::DomainId domain, MappedPage page,
                 ring::CtrlBackRing ring, xen::EventPort port) noexcept
         : grants_(grants), events_(events), domain_(domain), page_(std::move(page)), ring_(ring), port_(port) {}
+
+    [[nodiscard]] bool copy(xen::CopySegment segment) noexcept;
 
     xen::GrantTable& grants_;
     xen::EventChannels& events_;

@@ -32,7 +32,7 @@ namespace uvif::netback {
     X(no_segments, "TCP segments to be (GSO) for a guest that does not take them")                      \
     X(expired, "waited 10 s for the guest to post as many slots as the packet needs")                   \
     X(no_buffers, "waited 30 ms for slots of a guest that does not announce them (feature-rx-notify)")  \
-    X(held_too_long, "of another guest, while this one took too little for longer than pages are held") \
+    X(held_too_long, "of another queue, while this one took too little for longer than pages are held") \
     X(tx_grant_failed, "of another guest, whose grant could not be copied")                             \
     X(rx_grant_failed, "a grant of the guest's buffers could not be copied to")
 
@@ -62,11 +62,14 @@ struct TxCounters {
     std::uint64_t gso_packets = 0;
     std::uint64_t by_copy = 0;      ///< packets fetched by grant copy alone
     std::uint64_t by_map = 0;       ///< packets of which pages were mapped
+    std::uint64_t by_static = 0;    ///< packets that lay in static grants
     std::uint64_t lazy_copies = 0;  ///< of these, copied apart because the port held them
     // As Linux's xen-netback counts: packets that left with pages of the guest, and how they came home.
     std::uint64_t zerocopy_sent = 0, zerocopy_success = 0;
-    std::uint64_t zerocopy_fail = 0;  ///< copied on the way all the same: by the port, or lazily
-    std::uint64_t held_back = 0;      ///< turns that ended because the vif's rate was used up
+    std::uint64_t zerocopy_fail = 0;                   ///< copied on the way all the same: by the port, or lazily
+    std::uint64_t held_back = 0;                       ///< turns that ended because the vif's rate was used up
+    std::uint64_t static_hits = 0, static_misses = 0;  ///< data slots of guests that have static grants
+    std::uint64_t static_entries = 0;                  ///< static grants that the queue has now, for both directions
     std::uint64_t copied_bytes = 0;
     std::uint64_t copy_calls = 0, map_calls = 0, unmap_calls = 0, notify_calls = 0;
     std::uint64_t unmap_errors = 0;
@@ -85,6 +88,7 @@ struct RxCounters {
     std::uint64_t gso_packets = 0;
     std::uint64_t copied_bytes = 0;
     std::uint64_t copy_calls = 0, notify_calls = 0;
+    std::uint64_t static_hits = 0, static_misses = 0;
     std::uint64_t passed = 0;       ///< of the packets, from another queue
     std::uint64_t steered = 0;      ///< packets of the port that were handed over to the queue that their hash says
     std::uint64_t lazy_copies = 0;  ///< of these, copied apart meanwhile, because they had to wait

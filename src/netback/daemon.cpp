@@ -229,6 +229,7 @@ void Daemon::discover(std::string_view domain) {
                                   *grants_,
                                   *events_,
                                   *journals_,
+                                  static_budget_,
                                   [this](VifId found, std::uint64_t connection, Rogue reason) {
                                       mailbox_->post([this, found, connection, reason] {
                                           if (const auto vif = vifs_.find(found); vif != vifs_.end()) {

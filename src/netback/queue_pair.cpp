@@ -264,6 +264,31 @@ void QueuePair::give_back(const std::function<bool(const Packet&)>& concerns) no
     worker_.activate(*this);  // there is room for what waits behind them
 }
 
+void QueuePair::enter(std::span<const StaticGrants::Page> pages) {
+    if (!statics_) {
+        statics_ = std::make_unique<StaticTable>();
+        tx_->use(*statics_);
+        rx_->use(*statics_);
+    }
+    for (const StaticGrants::Page& page : pages) {
+        statics_->enter(page.ref, page.address, page.writable);
+    }
+}
+
+bool QueuePair::forget(std::uint32_t ref) noexcept {
+    if (tx_->uses(statics_->find(ref))) {
+        return false;
+    }
+    statics_->remove(ref);
+    return true;
+}
+
+TxCounters QueuePair::tx_counters() const noexcept {
+    TxCounters counters = tx_->counters();
+    counters.static_entries = statics_ ? statics_->size() : 0;
+    return counters;
+}
+
 void QueuePair::steer_by(std::shared_ptr<const RxSteering> steering) noexcept {
     rx_->steer_by(std::move(steering));
     worker_.activate(*this);

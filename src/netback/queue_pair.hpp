@@ -7,6 +7,8 @@
 
 #include "grant/copy_batch.hpp"
 #include "grant/mapped_page.hpp"
+#include "grant/static_grants.hpp"
+#include "grant/static_table.hpp"
 #include "netback/identity.hpp"
 #include "netback/queue_journal.hpp"
 #include "netback/rx_queue.hpp"
@@ -70,7 +72,12 @@ public:
     /// Also for packets that come from now on.
     void steer_by(std::shared_ptr<const RxSteering> steering) noexcept;
 
-    [[nodiscard]] TxCounters tx_counters() const noexcept { return tx_->counters(); }
+    /// Static grants that the queue may use from now on.
+    void enter(std::span<const StaticGrants::Page> pages);
+    /// And no longer. False: packets in flight do.
+    [[nodiscard]] bool forget(std::uint32_t ref) noexcept;
+
+    [[nodiscard]] TxCounters tx_counters() const noexcept;
     [[nodiscard]] RxCounters rx_counters() const noexcept { return rx_->counters(); }
     [[nodiscard]] const PortCounters& port_counters() const noexcept { return port_->counters(); }
 
@@ -106,6 +113,7 @@ private:
     std::shared_ptr<QueueJournal> journal_;
     std::optional<xen::EventPort> tx_event_;
     std::optional<xen::EventPort> rx_event_;  // equals tx_event_ when not split
+    std::unique_ptr<StaticTable> statics_;    // from the guest's first on
     std::unique_ptr<TxQueue> tx_;
     std::unique_ptr<RxQueue> rx_;
     std::unique_ptr<Port> port_;

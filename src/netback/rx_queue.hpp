@@ -26,6 +26,8 @@
 // A guest that wants hashes of its packets gets each in an extra, and on the queue that the hash says
 // (rx_steering.hpp): packets for its other queues are handed over, and come home.
 //
+// A buffer that is a static grant (grant/static_table.hpp) is written to by us, without the hypervisor.
+//
 // Responses stand in the slots of the requests they answer AND carry their ids: Linux goes by the position, Windows
 // by the id. An extra takes a whole slot; its buffer is unused.
 #pragma once
@@ -38,6 +40,7 @@
 #include <vector>
 
 #include "grant/copy_batch.hpp"
+#include "grant/static_table.hpp"
 #include "netback/counters.hpp"
 #include "netback/rx_steering.hpp"
 #include "netback/waiting_line.hpp"
@@ -78,6 +81,9 @@ public:
 
     /// It is queue `index` of a vif whose guest may have packets steered; `waker` has it look at what comes by it.
     void join(RxExchange& exchange, std::size_t index, Waker& waker) noexcept;
+    /// Buffers in these pages are written to directly. The table outlives the queue.
+    void use(const StaticTable& statics) noexcept { statics_ = &statics; }
+
     /// What to do by from now on; nullptr: nothing. Before any of the queues goes, all have had nullptr, and then
     /// given back what they have of others. Between turns.
     void steer_by(std::shared_ptr<const RxSteering> steering) noexcept;
@@ -177,6 +183,7 @@ private:
     std::vector<Packet*> free_;
     WaitingLine waiting_;  ///< received and not yet on the ring
 
+    const StaticTable* statics_ = nullptr;  ///< none: the guest has no static grants
     RxExchange* exchange_ = nullptr;
     std::size_t index_ = 0;
     std::shared_ptr<const RxSteering> steering_;

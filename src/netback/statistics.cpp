@@ -18,6 +18,7 @@ void each_counter(A& a, B& b, Visit visit) {
     visit("tx_gso_packets", a.tx.gso_packets, b.tx.gso_packets);
     visit("tx_by_copy", a.tx.by_copy, b.tx.by_copy);
     visit("tx_by_map", a.tx.by_map, b.tx.by_map);
+    visit("tx_by_static", a.tx.by_static, b.tx.by_static);
     visit("tx_zerocopy_sent", a.tx.zerocopy_sent, b.tx.zerocopy_sent);
     visit("tx_zerocopy_success", a.tx.zerocopy_success, b.tx.zerocopy_success);
     visit("tx_zerocopy_fail", a.tx.zerocopy_fail, b.tx.zerocopy_fail);
@@ -43,6 +44,11 @@ void each_counter(A& a, B& b, Visit visit) {
     visit("rx_copy_calls", a.rx.copy_calls, b.rx.copy_calls);
     visit("rx_notifications", a.rx.notify_calls, b.rx.notify_calls);
     visit("rx_passed", a.rx.passed, b.rx.passed);
+    visit("tx_static_hits", a.tx.static_hits, b.tx.static_hits);
+    visit("tx_static_misses", a.tx.static_misses, b.tx.static_misses);
+    visit("rx_static_hits", a.rx.static_hits, b.rx.static_hits);
+    visit("rx_static_misses", a.rx.static_misses, b.rx.static_misses);
+    visit("static_entries", a.tx.static_entries, b.tx.static_entries);
     visit("rx_steered", a.rx.steered, b.rx.steered);
     visit("rx_lazy_copies", a.rx.lazy_copies, b.rx.lazy_copies);
     visit("rx_waits", a.rx.waits, b.rx.waits);

@@ -2,6 +2,7 @@
 //
 // The stage of TxQueue that fetches packets from the guest's pages.
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "netback/tx_queue.hpp"
@@ -16,11 +17,18 @@ void TxQueue::fetch(CopyBatch& copies) noexcept {
     const std::span<TxPacket* const> packets(batch_.data(), batch_count_);
     if (port_.prefers_granted()) {
         leave_payloads(packets);
-    } else if (may_map_) {
-        map_payloads(packets);
+    } else {
+        if (statics_ != nullptr) {
+            take_statics(packets);
+        }
+        if (may_map_) {
+            map_payloads(packets);
+        }
     }
     for (TxPacket* packet : packets) {
-        plan_copy(*packet, copies);
+        if (!packet->fetched) {
+            plan_copy(*packet, copies);
+        }
     }
 }
 
@@ -33,6 +41,61 @@ void TxQueue::leave_payloads(std::span<TxPacket* const> packets) noexcept {
             leave(*packet);
         }
     }
+}
+
+void TxQueue::take_statics(std::span<TxPacket* const> packets) noexcept {
+    std::uint32_t room = slots_to_hold();
+    for (TxPacket* packet : packets) {
+        packet->fetched = take_static(*packet, room);
+        room -= packet->held_slots;
+    }
+}
+
+/// True when all of the packet's pages are static grants: then it has been fetched, and its payload stays there if its
+/// slots may be held.
+bool TxQueue::take_static(TxPacket& packet, std::uint32_t room) noexcept {
+    const bool in_place = packet.length > header_size && packet.frame.slots() <= room;
+    const std::uint32_t octets = in_place ? header_size : packet.length;
+    std::byte* const copy = packet.buffer + start_in_page(packet);
+    std::uint16_t fragments = 1;  // the copy
+    bool all = true;
+    each_part(packet, 0, packet.length, [&](const Part& part) {
+        std::byte* const page = statics_->find(std::to_underlying(part.ref));
+        if (page == nullptr) {
+            all = false;
+            return;
+        }
+        std::byte* const data = page + part.offset;
+        const std::uint32_t copied = std::min(octets - std::min(octets, part.at), part.size);
+        std::memcpy(copy + part.at, data, copied);
+        if (copied < part.size) {
+            packet.fragments[fragments++] = {data + copied, part.size - copied};
+        }
+    });
+    if (!all) {
+        counters_.static_misses += packet.frame.data_slots;
+        return false;
+    }
+    counters_.static_hits += packet.frame.data_slots;
+    packet.fragments[0] = {copy, octets};
+    packet.fragment_count = fragments;
+    packet.segments = 0;
+    counters_.copied_bytes += octets;
+    if (in_place) {
+        packet.in_place = true;
+        ++in_place_;
+        hold_slots(packet);
+        remember_slots(packet);
+    }
+    return true;
+}
+
+bool TxQueue::uses(const std::byte* page) const noexcept {
+    return in_place_ != 0 && std::ranges::any_of(packets_, [page](const TxPacket& packet) {
+               return packet.in_place && std::ranges::any_of(packet.pieces().subspan(1), [page](const Fragment& piece) {
+                          return piece.data >= page && piece.data < page + xen::page_size;
+                      });
+           });
 }
 
 /// Packets of more than a header are mapped, in calls of up to 64 pages; with `auto` those that are worth it, in calls
@@ -53,7 +116,7 @@ void TxQueue::map_payloads(std::span<TxPacket* const> packets) noexcept {
     };
     for (TxPacket* packet : packets) {
         const TxFrame& frame = packet->frame;
-        if (frame.length <= header_size || frame.slots() > room) {
+        if (packet->fetched || frame.length <= header_size || frame.slots() > room) {
             continue;
         }
         const std::uint32_t to_map = frame.data_slots - (frame.first_size <= header_size ? 1U : 0U);

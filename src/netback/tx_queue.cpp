@@ -157,7 +157,7 @@ void TxQueue::begin_packet(const TxFrame& frame) noexcept {
     packet.length = frame.length;
     packet.offload = frame.offload;
     packet.region = Regions::none;
-    packet.left = false;
+    packet.fetched = packet.in_place = packet.left = false;
     packet.granted = nullptr;
     packet.route = nullptr;
     packet.copied = false;
@@ -178,9 +178,11 @@ void TxQueue::settle(const CopyBatch& copies) noexcept {
         }
         if (packet->region != Regions::none) {
             ++counters_.by_map;
+        } else if (packet->in_place) {
+            ++counters_.by_static;
         } else if (!packet->left) {
             owe_frame(packet->slot, packet->frame, TxStatus::okay);
-            ++counters_.by_copy;
+            ++(packet->fetched ? counters_.by_static : counters_.by_copy);
         }
         counters_.bytes += packet->length;
         counters_.gso_packets += packet->offload.gso_type != GsoType::none ? 1 : 0;
@@ -222,6 +224,11 @@ void TxQueue::let_go(TxPacket& packet) noexcept {
 /// Answers a packet from what it remembers of its slots, and gives it back.
 void TxQueue::owe_late(TxPacket& packet) noexcept {
     release_slots(packet);
+    owe_slots(packet);
+    recycle(packet);
+}
+
+void TxQueue::owe_slots(const TxPacket& packet) noexcept {
     for (std::uint32_t n = 0; n < packet.frame.data_slots; ++n) {
         owe(packet.lines[packet.frame.data_at(n)], packet.ids[n],
             (packet.failed_slots >> n & 1U) != 0 ? TxStatus::error : TxStatus::okay);
@@ -229,7 +236,6 @@ void TxQueue::owe_late(TxPacket& packet) noexcept {
             owe_nulls(std::span(packet.lines).subspan(1, packet.frame.extra_slots));
         }
     }
-    recycle(packet);
 }
 
 void TxQueue::send(CopyBatch& copies) noexcept {
@@ -241,7 +247,7 @@ void TxQueue::send(CopyBatch& copies) noexcept {
     std::copy_n(batch_.begin(), batch_count_, packets.begin());
     port_.classify(std::span<Packet* const>(packets.data(), batch_count_));
     for (TxPacket* packet : std::span(batch_.data(), batch_count_)) {
-        if (packet->region != Regions::none) {
+        if (packet->region != Regions::none || packet->in_place) {
             packet->route = nullptr;  // a page mapped from one guest cannot be copied from to another (gntdev)
         }
     }
@@ -269,7 +275,7 @@ void TxQueue::watch_pages(std::span<Packet* const> sent) noexcept {
 
 /// The clock is looked at only while the port holds packets.
 void TxQueue::watch_hold() noexcept {
-    if (port_.writable() || regions_.held() == 0 || port_.held().empty()) {
+    if (port_.writable() || (regions_.held() == 0 && in_place_ == 0) || port_.held().empty()) {
         hold_ends_ns_ = 0;
     } else if (hold_ends_ns_ == 0) {
         hold_ends_ns_ = monotonic_ns() + limits::hold_ns;
@@ -280,6 +286,17 @@ void TxQueue::release_held() noexcept {
     hold_ends_ns_ = 0;
     for (Packet* packet : port_.held()) {
         auto& mapped = static_cast<TxPacket&>(*packet);
+        if (mapped.in_place) {
+            copy_behind_header(mapped);
+            mapped.in_place = false;
+            --in_place_;
+            release_slots(mapped);
+            ++counters_.lazy_copies;
+            ++counters_.zerocopy_fail;
+            counters_.copied_bytes += mapped.length - header_size;
+            owe_slots(mapped);
+            continue;
+        }
         if (mapped.region == Regions::none) {
             continue;
         }
@@ -291,8 +308,8 @@ void TxQueue::release_held() noexcept {
     }
 }
 
-/// The packet goes on without its region. What is owed for its slots, another packet remembers until the region goes.
-void TxQueue::copy_apart(TxPacket& packet) noexcept {
+/// All of it is in the buffer then.
+void TxQueue::copy_behind_header(TxPacket& packet) noexcept {
     std::byte* to = packet.fragments[0].data + packet.fragments[0].length;
     for (const Fragment& piece : packet.pieces().subspan(1)) {
         std::memcpy(to, piece.data, piece.length);
@@ -300,6 +317,11 @@ void TxQueue::copy_apart(TxPacket& packet) noexcept {
     }
     packet.fragment_count = 1;
     packet.fragments[0].length = packet.length;
+}
+
+/// The packet goes on without its region. What is owed for its slots, another packet remembers until the region goes.
+void TxQueue::copy_apart(TxPacket& packet) noexcept {
+    copy_behind_header(packet);
     counters_.copied_bytes += packet.length - header_size;
     ++counters_.lazy_copies;
     ++counters_.zerocopy_fail;
@@ -324,6 +346,10 @@ void TxQueue::collect_completions() noexcept {
             ++(packet.copied ? counters_.zerocopy_fail : counters_.zerocopy_success);
         }
         if (packet.left) {
+            owe_late(packet);
+        } else if (packet.in_place) {
+            packet.in_place = false;
+            --in_place_;
             owe_late(packet);
         } else if (packet.region == Regions::none) {
             recycle(packet);
@@ -382,7 +408,7 @@ TxCounters TxQueue::counters() const noexcept {
     for (const TxPacket& packet : packets_) {
         if (packet.owed && uses_pages(packet)) {
             oldest = oldest == 0 ? packet.sent_ns : std::min(oldest, packet.sent_ns);
-            counters.held_pages += packet.left ? packet.frame.data_slots : 0;
+            counters.held_pages += packet.left || packet.in_place ? packet.frame.data_slots : 0;
         }
     }
     counters.oldest_hold_us = oldest == 0 ? 0 : static_cast<std::uint64_t>((monotonic_ns() - oldest) / ns_per_us);

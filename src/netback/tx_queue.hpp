@@ -24,6 +24,10 @@
 // is left in the guest's pages for the other queue to copy from there (its slots are answered when the packet comes
 // home). Packets that the port then does not pass on have the rest copied by a second call, before they are submitted.
 //
+// A guest that has given us static grants (grant/static_table.hpp) makes all this needless for packets that lie in them
+// whole: the first 128 octets are copied apart by us, the rest is sent from where it is, and the slots are answered
+// when the port is done. No call of the hypervisor's is made for such a packet.
+//
 // A port that cannot go on holds packets. Mapped ones hold the guest's pages too, for limits::hold_ns: then their
 // octets are copied into the buffers that had only their headers, and the pages go back.
 //
@@ -41,6 +45,7 @@
 
 #include "grant/copy_batch.hpp"
 #include "grant/regions.hpp"
+#include "grant/static_table.hpp"
 #include "netback/counters.hpp"
 #include "netback/fetch_policy.hpp"
 #include "netback/held_slots.hpp"
@@ -90,6 +95,11 @@ public:
     /// Copies those into buffers of ours, so that the guest gets its pages back. Between turns.
     void release_held() noexcept;
 
+    /// Packets that lie in these pages whole are sent from there. The table outlives the queue.
+    void use(const StaticTable& statics) noexcept { statics_ = &statics; }
+    /// A packet in flight lies in it. Between turns.
+    [[nodiscard]] bool uses(const std::byte* page) const noexcept;
+
     /// Where its packets come home to, and who is to hear of those that come from elsewhere.
     [[nodiscard]] CompletionQueue& home() noexcept { return home_; }
 
@@ -132,12 +142,14 @@ private:
         std::uint32_t copied_to = 0;
         std::uint32_t slot = 0;  ///< where its frame begins in slots_, this turn
         TxFrame frame;
-        bool left = false;                                   ///< but for its header in the guest's pages
-        std::uint32_t held_slots = 0;                        ///< unanswered until it comes home, for their pages
-        std::int64_t sent_ns = 0;                            ///< when it was handed to the port, if it held pages then
-        std::array<GrantedPiece, max_fragments> places;      ///< of the fragments that are
-        std::array<std::uint16_t, tx_data_slots_max> ids{};  ///< of the data slots, for the late answer
-        std::uint32_t failed_slots = 0;                      ///< one bit a data slot, for the same
+        bool fetched = false;          ///< from static grants
+        bool in_place = false;         ///< but for its header in static grants: answered when it comes home
+        bool left = false;             ///< but for its header in the guest's pages
+        std::uint32_t held_slots = 0;  ///< unanswered until it comes home, for their pages
+        std::int64_t sent_ns = 0;      ///< when it was handed to the port, if it held pages then
+        std::array<GrantedPiece, max_fragments> places;        ///< of the fragments that are
+        std::array<std::uint16_t, tx_data_slots_max> ids{};    ///< of the data slots, for the late answer
+        std::uint32_t failed_slots = 0;                        ///< one bit a data slot, for the same
         std::array<ring::Line, ring::TxBackRing::size> lines;  ///< of all slots, for the same
     };
 
@@ -154,7 +166,7 @@ private:
             TxCredit& credit, HeldSlots& vif_held, BufferPool buffers);
 
     [[nodiscard]] static bool uses_pages(const TxPacket& packet) noexcept {
-        return packet.region != Regions::none || packet.left;
+        return packet.region != Regions::none || packet.left || packet.in_place;
     }
     [[nodiscard]] std::uint32_t unparsed() const noexcept { return slots_end_ - slots_begin_; }
     bool take() noexcept;
@@ -162,6 +174,8 @@ private:
     void begin_packet(const TxFrame& frame) noexcept;
     void fetch(CopyBatch& copies) noexcept;
     void leave_payloads(std::span<TxPacket* const> packets) noexcept;
+    void take_statics(std::span<TxPacket* const> packets) noexcept;
+    bool take_static(TxPacket& packet, std::uint32_t room) noexcept;
     void map_payloads(std::span<TxPacket* const> packets) noexcept;
     void map_region(std::span<TxPacket* const> packets) noexcept;
     [[nodiscard]] std::uint32_t start_in_page(const TxPacket& packet) const noexcept;
@@ -182,7 +196,9 @@ private:
     void settle(const CopyBatch& copies) noexcept;
     void fail_packet(TxPacket& packet, const CopyBatch& copies) noexcept;
     void let_go(TxPacket& packet) noexcept;
+    void owe_slots(const TxPacket& packet) noexcept;
     void owe_late(TxPacket& packet) noexcept;
+    static void copy_behind_header(TxPacket& packet) noexcept;
     void collect_completions() noexcept;
     [[nodiscard]] bool answer() noexcept;
 
@@ -209,6 +225,8 @@ private:
     TxCredit& credit_;
     HeldSlots& vif_held_;
     xen::GrantTable& grants_;
+    const StaticTable* statics_ = nullptr;  ///< none: the guest has no static grants
+    std::size_t in_place_ = 0;              ///< packets in flight that are
     std::int64_t resume_ns_ = 0;
     std::int64_t hold_ends_ns_ = 0;
     std::uint32_t held_slots_ = 0;

@@ -375,6 +375,7 @@ Result<void> Vif::connect_control(const GuestKeys& keys) {
     }
     control_ = std::move(*control);
     hash_.emplace(static_cast<std::uint32_t>(keys.queues.size()));
+    statics_.emplace(around_.grants, id_.domain, keys.queues.size(), around_.static_budget);
     exchange_ = std::make_unique<RxExchange>(keys.queues.size());
     return {};
 }
@@ -383,11 +384,18 @@ bool Vif::serve_control() {
     if (!control_ || !attached_ || broken_) {
         return false;
     }
+    const auto read = [this](xen::GrantRef ref, std::span<std::byte> out) { return control_->read_page(ref, out); };
+    const auto write = [this](xen::GrantRef ref, std::span<const std::byte> octets) {
+        return control_->write_page(ref, octets);
+    };
+    GrefControl grefs(*statics_, *this);
     bool changed = false;
     const auto execute = [&](const ring::CtrlRequest& request) {
+        if (request.type >= std::to_underlying(ring::CtrlType::get_gref_mapping_size)) {
+            return grefs.execute(request, read, write);
+        }
         changed = true;
-        return hash_->execute(
-            request, [this](xen::GrantRef ref, std::span<std::byte> out) { return control_->read_page(ref, out); });
+        return hash_->execute(request, read);
     };
     // Once a batch, so that a guest that changes its mind without end stops its own queues no oftener.
     const auto commit = [&] {
@@ -400,6 +408,18 @@ bool Vif::serve_control() {
         found_rogue(connection_, Rogue::impossible_producer);
     }
     return served == ControlRing::Served::more;
+}
+
+void Vif::enter(std::size_t queue, std::span<const StaticGrants::Page> pages) {
+    queues_[queue].worker->run([&] { queues_[queue].queue->enter(pages); });
+}
+
+void Vif::forget(std::size_t queue, std::span<const std::uint32_t> refs, std::vector<bool>& forgotten) {
+    queues_[queue].worker->run([&] {
+        for (std::size_t i = 0; i < refs.size(); ++i) {
+            forgotten[i] = queues_[queue].queue->forget(refs[i]);
+        }
+    });
 }
 
 void Vif::steer(const std::shared_ptr<const RxSteering>& steering) {
@@ -592,6 +612,7 @@ void Vif::disconnect() noexcept {
         --placed.worker->load;
     }
     queues_.clear();
+    statics_.reset();  // unmapped, and that before anybody writes Closed
     hash_.reset();
     exchange_.reset();
     seat_.reset();

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "netback/control_ring.hpp"
+#include "netback/gref_control.hpp"
 #include "netback/hash_control.hpp"
 #include "netback/identity.hpp"
 #include "netback/queue_journal.hpp"
@@ -44,6 +45,7 @@ struct Surroundings {
     xen::GrantTable& grants;     ///< the control thread's own handles
     xen::EventChannels& events;  ///< for control rings
     const JournalFolder& journals;
+    StaticGrants::Budget& static_budget;
     /// Called on a worker's thread when a guest broke the protocol on the given connection.
     std::function<void(VifId, std::uint64_t connection, Rogue)> on_rogue;
     /// The same when a queue's guest takes no packets any more, or does again.
@@ -52,7 +54,7 @@ struct Surroundings {
 
 /// One guest interface: its xenbus state machine, its interface on the host, its queues.
 /// Thread rule: the control thread; queues are reached by running functions on their workers.
-class Vif {
+class Vif final : private StaticUsers {
 public:
     Vif(const Surroundings& surroundings, VifId id);
     Vif(const Vif&) = delete;
@@ -111,6 +113,8 @@ private:
     Result<std::shared_ptr<QueueJournal>> open_journal(const QueueIdentity& identity, bool resumed);
     void take_seat(const RxFeatures& features);
     Result<void> connect_queue(const GuestKeys& keys, std::uint32_t index, bool resumed);
+    void enter(std::size_t queue, std::span<const StaticGrants::Page> pages) override;
+    void forget(std::size_t queue, std::span<const std::uint32_t> refs, std::vector<bool>& forgotten) override;
     Result<void> connect_control(const GuestKeys& keys);
     void steer(const std::shared_ptr<const RxSteering>& steering);
     void disconnect_control() noexcept;
@@ -136,6 +140,7 @@ private:
     std::unique_ptr<Switching::Seat> seat_;  ///< while connected, with --switch
     std::unique_ptr<ControlRing> control_;   ///< while connected, when the guest has one
     std::optional<HashControl> hash_;        ///< of the same
+    std::optional<StaticGrants> statics_;    ///< of the same
     std::unique_ptr<RxExchange> exchange_;   ///< of the same
     std::vector<PlacedQueue> queues_;
     std::uint64_t connection_ = 0;  ///< counts connects: a message about an earlier one is stale

@@ -166,6 +166,10 @@ bool Device::can_leave_checksum_blank(bool ipv6) const noexcept {
     return ipv6 ? tx.checksum_ipv6 : tx.checksum_ipv4;
 }
 
+unsigned Device::static_buffers() const noexcept {
+    return impl_->static_buffers();
+}
+
 bool Device::can_steer_by_hash() const noexcept {
     return impl_->offer().control_ring;
 }

@@ -101,6 +101,28 @@ Result<ring::CtrlResponse> Control::wait() {
     }
 }
 
+Result<unsigned> Control::add_static(unsigned queue, std::span<const xen::GrantRef> refs, xen::Access access) {
+    auto room = ask(CtrlType::get_gref_mapping_size, queue);
+    if (!room) {
+        return propagate(room);
+    }
+    if (refs.size() > *room) {
+        return 0U;
+    }
+    std::array<ring::GrefEntry, ring::TxFrontRing::size> entries;  // no more buffers than slots
+    std::ranges::transform(refs, entries.begin(), [access](xen::GrantRef ref) {
+        const bool read_only = access == xen::Access::read_only;
+        return ring::GrefEntry{.ref = static_cast<std::uint32_t>(ref),
+                               .flags = read_only ? ring::GrefEntry::read_only : std::uint16_t{0}};
+    });
+    std::memcpy(list().data(), entries.data(), refs.size() * sizeof(ring::GrefEntry));
+    auto added = ask(CtrlType::add_gref_mapping, queue, list_ref(), static_cast<std::uint32_t>(refs.size()));
+    if (!added) {
+        return propagate(added);
+    }
+    return static_cast<unsigned>(refs.size());
+}
+
 Result<void> Control::steer_by_hash(const Hashing& hashing, unsigned queues) {
     if (hashing.key.size() > max_hash_key || hashing.mapping.size() > max_hash_mapping ||
         (hashing.types & ~HashTypes::all) != 0 ||

@@ -34,6 +34,10 @@ public:
     /// Has the backend hash and steer what it sends us, or stop doing so (Device::steer_by_hash()).
     Result<void> steer_by_hash(const Hashing& hashing, unsigned queues);
 
+    /// Has the backend keep pages mapped for a queue, all of them or, where it has no room, none. Returns how many. An
+    /// error: it takes none at all.
+    Result<unsigned> add_static(unsigned queue, std::span<const xen::GrantRef> refs, xen::Access access);
+
     /// The page for lists.
     [[nodiscard]] std::span<std::byte> list() const noexcept { return pages_->memory().subspan(xen::page_size); }
     [[nodiscard]] std::uint32_t list_ref() const noexcept { return static_cast<std::uint32_t>(pages_->refs()[1]); }

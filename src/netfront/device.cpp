@@ -242,6 +242,7 @@ void Device::Impl::end_queues() noexcept {
         queue->disconnect();
     }
     control_.reset();
+    static_buffers_ = 0;
     attached_ = false;
     was_up_ = false;
 }
@@ -299,6 +300,9 @@ Result<void> Device::Impl::look_at_link() {
         for (Queue::Impl* queue : queue_impls_) {
             queue->notify_all();
         }
+        if (control_ && config_.static_grants) {
+            add_static_grants();
+        }
     }
     auto carrier = read_carrier(*store_, info_.backend, notes_);
     if (!carrier) {
@@ -321,6 +325,21 @@ Result<void> Device::Impl::steer_by_hash(const Hashing& hashing) {
                         info_.backend));
     }
     return control_->steer_by_hash(hashing, queue_count());
+}
+
+/// What the backend refuses, or has no room for, it goes on mapping or copying.
+void Device::Impl::add_static_grants() {
+    for (unsigned i = 0; i < queue_impls_.size(); ++i) {
+        const Queue::Impl& queue = *queue_impls_[i];
+        for (const auto& [refs, access] : {std::pair(queue.tx_refs(), xen::Access::read_only),
+                                           std::pair(queue.rx_refs(), xen::Access::read_write)}) {
+            const auto added = control_->add_static(i, refs, access);
+            if (!added) {
+                return;
+            }
+            static_buffers_ += *added;
+        }
+    }
 }
 
 void Device::Impl::set_closed(std::string why) {

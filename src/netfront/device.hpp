@@ -70,6 +70,7 @@ public:
     [[nodiscard]] const DeviceInfo& info() const noexcept { return info_; }
     [[nodiscard]] unsigned mtu() const noexcept { return mtu_; }
     [[nodiscard]] const Offer& offer() const noexcept { return offer_; }
+    [[nodiscard]] unsigned static_buffers() const noexcept { return static_buffers_; }
     Result<void> steer_by_hash(const Hashing& hashing);
     [[nodiscard]] unsigned queue_count() const noexcept { return static_cast<unsigned>(queues_.size()); }
     [[nodiscard]] Queue& queue(unsigned index) noexcept { return *queues_[index]; }
@@ -85,6 +86,7 @@ private:
     Result<LinkState> advance_inner();
     Result<void> build();
     Result<void> look_at_link();
+    void add_static_grants();
     void end_queues() noexcept;
     void wake_ourselves() noexcept;
     void drain() noexcept;
@@ -104,6 +106,7 @@ private:
     UniqueFd poll_;   // epoll over the store and the alarm
     std::unique_ptr<xen::Store> store_;
     std::unique_ptr<xen::GrantAllocator> grants_;
+    unsigned static_buffers_ = 0;
     std::unique_ptr<Control> control_;  // while connected to a backend that has one
     std::vector<std::unique_ptr<Queue>> queues_;
     std::vector<Queue::Impl*> queue_impls_;  // of queues_

@@ -53,6 +53,8 @@ public:
 
     [[nodiscard]] xen::GrantRef tx_ring_ref() const noexcept { return shared_->refs()[0]; }
     [[nodiscard]] xen::GrantRef rx_ring_ref() const noexcept { return shared_->refs()[1]; }
+    [[nodiscard]] std::span<const xen::GrantRef> tx_refs() const noexcept { return tx_pages_->refs(); }
+    [[nodiscard]] std::span<const xen::GrantRef> rx_refs() const noexcept { return shared_->refs().subspan(2); }
     [[nodiscard]] bool split() const noexcept { return tx_port_ != rx_port_; }
     [[nodiscard]] xen::EventPort tx_port() const noexcept { return tx_port_; }
     [[nodiscard]] xen::EventPort rx_port() const noexcept { return rx_port_; }

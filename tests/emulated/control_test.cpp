@@ -143,5 +143,26 @@ TEST_F(ControlTest, AGuestThatLeavesWhileItIsSteeredLeavesNothing) {
     EXPECT_TRUE(host.at_rest());
 }
 
+TEST_F(ControlTest, StaticGrantsNeedNoCallOfTheHypervisors) {
+    const auto counter = [this](const char* name) { return host.counter(domain, vif, name); };
+    for (const bool wanted : {true, false}) {
+        netfront::Config with = config();
+        with.static_grants = wanted;
+        auto device = Device::connect(with);
+        ASSERT_TRUE(device) << device.error().message;
+        EXPECT_EQ((*device)->static_buffers(), wanted ? 2U * (224 + 256) : 0U);
+        EXPECT_EQ(counter("static_entries"), wanted ? 2U * (224 + 256) : 0U);
+        (void)echoes(**device, 40);
+        EXPECT_EQ(counter("tx_by_static"), wanted ? 40U : 0U);
+        EXPECT_EQ(counter("tx_static_hits"), wanted ? 40U : 0U);
+        EXPECT_EQ(counter("rx_static_hits"), wanted ? 40U : 0U);
+        EXPECT_EQ(counter("tx_static_misses") + counter("rx_static_misses"), 0U);
+        EXPECT_EQ(counter("tx_copy_calls") + counter("rx_copy_calls") == 0, wanted);
+        EXPECT_EQ(counter("tx_map_calls"), 0U);
+    }
+    host.machine("detach", {std::to_string(domain), std::to_string(vif)});
+    EXPECT_TRUE(host.at_rest()) << "nothing stays mapped";
+}
+
 }  // namespace
 }  // namespace uvif::test

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT
+//
+// Queues whose guest has static grants, over the emulated hypervisor,
+// single-threaded.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "grant/static_grants.hpp"
+#include "netback/rx_queue.hpp"
+#include "netback/tx_queue.hpp"
+#include "support/fake_port.hpp"
+#include "support/mock_guest.hpp"
+
+namespace uvif::netback {
+namespace {
+
+using ring::TxFlags;
+using ring::TxRequest;
+using test::FakePort;
+using test::Frame;
+using test::MockGuest;
+
+class StaticQueueTest : public testing::Test {
+protected:
+    StaticQueueTest() {
+        std::array<std::byte*, 1> page{};
+        EXPECT_EQ(grants->map(guest.id, std::array{guest.tx_ring_ref}, xen::Access::read_write, page, rings[0]), 0);
+        tx = std::move(*TxQueue::create(*ring::TxBackRing::attach(page[0]), guest.id, *grants, port, {}, credit, held));
+        EXPECT_EQ(grants->map(guest.id, std::array{guest.rx_ring_ref}, xen::Access::read_write, page, rings[1]), 0);
+        rx = std::move(*RxQueue::create(*ring::RxBackRing::attach(page[0]), guest.id, port,
+                                        {.scatter_gather = true, .gso_v4 = true, .announces_buffers = true}));
+        tx->use(table);
+        rx->use(table);
+    }
+    ~StaticQueueTest() override {
+        (void)tx->abandon();
+        tx.reset();
+        rx.reset();
+        EXPECT_EQ(grants->unmap(rings), 0);
+    }
+
+    /// A page of the guest's that the table has.
+    MockGuest::Page page(xen::Access access) {
+        const MockGuest::Page made = guest.page(access);
+        std::array pages{
+            StaticGrants::Page{.ref = std::to_underlying(made.ref), .writable = access == xen::Access::read_write}};
+        EXPECT_TRUE(statics.add(0, pages));
+        table.enter(pages[0].ref, pages[0].address, pages[0].writable);
+        return made;
+    }
+
+    /// Puts a packet on the ring; its octets are what is in the pages.
+    void send(const std::vector<MockGuest::Page>& pages, const std::vector<std::uint32_t>& sizes) {
+        Frame frame;
+        std::uint32_t total = 0;
+        for (const std::uint32_t size : sizes) {
+            total += size;
+        }
+        for (std::size_t i = 0; i < pages.size(); ++i) {
+            const auto memory = guest.memory.page(pages[i].frame);
+            for (std::uint32_t n = 0; n < sizes[i]; ++n) {
+                memory[n] = static_cast<std::byte>(next++);
+                frame.data.push_back(memory[n]);
+            }
+            TxRequest request;
+            request.gref = std::to_underlying(pages[i].ref);
+            request.id = static_cast<std::uint16_t>(500 + i);  // as Windows: beyond 255
+            request.size = static_cast<std::uint16_t>(i == 0 ? total : sizes[i]);
+            request.flags.bits = i + 1 < pages.size() ? TxFlags::more_data : std::uint16_t{0};
+            guest.tx.put(ring::TxSlot::from(request));
+        }
+        (void)guest.tx.push_and_check_notify();
+        expected.push_back(std::move(frame));
+    }
+    /// Returns how many segments the hypervisor was asked for.
+    std::uint32_t turn() {
+        copies.clear();
+        (void)tx->gather(copies);
+        (void)rx->gather(true, copies);
+        const std::uint32_t segments = copies.size();
+        copies.flush(*grants);
+        (void)rx->publish(copies);
+        (void)tx->publish(copies);
+        tx->send(copies);
+        return segments;
+    }
+
+    std::unique_ptr<xen::LocalHost> host = *xen::LocalHost::create();
+    MockGuest guest{*host};
+    std::unique_ptr<xen::Hypervisor> hypervisor = host->open(test::backend_domain);
+    std::unique_ptr<xen::GrantTable> grants = *hypervisor->open_grant_table();
+    StaticGrants::Budget budget{limits::static_grants};
+    StaticGrants statics{*grants, guest.id, 1, budget};
+    StaticTable table;
+    std::array<xen::MappingId, 2> rings;
+    FakePort port;
+    TxCredit credit;
+    HeldSlots held;
+    CopyBatch copies;
+    std::unique_ptr<TxQueue> tx;
+    std::unique_ptr<RxQueue> rx;
+    std::vector<Frame> expected;
+    unsigned next = 1;
+};
+
+TEST_F(StaticQueueTest, PacketsAreSentFromTheirPagesAndAnsweredWhenThePortIsDone) {
+    const auto a = page(xen::Access::read_only);
+    const auto b = page(xen::Access::read_write);
+    const auto c = page(xen::Access::read_only);
+    port.defer = true;
+    send({a}, {60});
+    EXPECT_EQ(turn(), 0U);
+    EXPECT_EQ(guest.tx_answers().size(), 1U) << "all of it is ours";
+    EXPECT_FALSE(tx->uses(table.find(std::to_underlying(a.ref))));
+    send({b, c}, {100, 3000});
+    EXPECT_EQ(turn(), 0U);
+    EXPECT_EQ(port.sent, expected);
+    EXPECT_TRUE(tx->uses(table.find(std::to_underlying(c.ref))));
+    EXPECT_FALSE(tx->uses(table.find(std::to_underlying(b.ref)))) << "all of that one was header";
+    EXPECT_EQ(guest.tx_answers().size(), 0U);
+    port.finish(2);
+    (void)turn();
+    EXPECT_EQ(guest.tx_answers().size(), 2U);
+    EXPECT_FALSE(tx->uses(table.find(std::to_underlying(c.ref))));
+    const TxCounters counters = tx->counters();
+    EXPECT_EQ(counters.by_static, 2U);
+    EXPECT_EQ(counters.static_hits, 3U);
+    EXPECT_EQ(counters.static_misses, 0U);
+    EXPECT_EQ(counters.copied_bytes, 60U + 128U);
+}
+
+TEST_F(StaticQueueTest, APacketThatLiesThereInPartIsCopied) {
+    const auto a = page(xen::Access::read_only);
+    send({a, guest.page()}, {100, 3000});
+    EXPECT_EQ(turn(), 2U);
+    EXPECT_EQ(port.sent, expected);
+    EXPECT_EQ(tx->counters().by_copy, 1U);
+    EXPECT_EQ(tx->counters().static_misses, 2U);
+}
+
+TEST_F(StaticQueueTest, ThePartThatIsParsedIsOurs) {
+    const auto a = page(xen::Access::read_only);
+    port.defer = true;
+    send({a}, {1500});
+    (void)turn();
+    ASSERT_EQ(port.held_count(), 1U);
+    const Packet& packet = *port.held()[0];
+    guest.memory.page(a.frame)[12] ^= std::byte{0xff};
+    EXPECT_EQ(packet.fragments[0].length, 128U);
+    EXPECT_EQ(packet.fragments[0].data[12], expected[0].data[12]);
+    guest.memory.page(a.frame)[12] ^= std::byte{0xff};
+}
+
+TEST_F(StaticQueueTest, APortThatHoldsPacketsDoesNotHoldTheirSlotsForLong) {
+    const auto a = page(xen::Access::read_only);
+    port.defer = true;
+    send({a}, {1500});
+    copies.clear();
+    ASSERT_TRUE(tx->gather(copies));
+    (void)tx->publish(copies);
+    port.room = false;
+    tx->send(copies);
+    ASSERT_NE(tx->hold_ends_ns(), 0);
+    tx->release_held();
+    EXPECT_FALSE(tx->uses(table.find(std::to_underlying(a.ref))));
+    (void)turn();
+    EXPECT_EQ(guest.tx_answers().size(), 1U);
+    port.room = true;
+    port.finish(1);
+    (void)turn();
+    EXPECT_EQ(guest.tx_answers().size(), 0U) << "once is enough";
+    EXPECT_EQ(port.sent, expected);
+}
+
+TEST_F(StaticQueueTest, BuffersAreWrittenToDirectlyWhereTheGuestLetsUs) {
+    const auto a = page(xen::Access::read_write);
+    const auto b = page(xen::Access::read_write);
+    const auto read_only = page(xen::Access::read_only);
+    const auto other = guest.page(xen::Access::read_write);
+    Frame frame;
+    for (unsigned i = 0; i < 5000; ++i) {
+        frame.data.push_back(static_cast<std::byte>(i * 7));
+    }
+    for (const auto& buffer : {a, b, a, other, read_only}) {
+        guest.rx.put({.id = 511, .gref = std::to_underlying(buffer.ref)});
+    }
+    (void)guest.rx.push_and_check_notify();
+    const auto arrived = [&](const ring::RxSlot& slot, const MockGuest::Page& in, std::size_t from) {
+        const auto response = slot.response();
+        ASSERT_GT(response.status, 0);
+        EXPECT_EQ(std::memcmp(guest.memory.page(in.frame).data() + response.offset, frame.data.data() + from,
+                              static_cast<std::size_t>(response.status)),
+                  0);
+    };
+    port.to_receive = {frame};
+    EXPECT_EQ(turn(), 0U);
+    auto answers = guest.rx_answers();
+    ASSERT_EQ(answers.size(), 2U);
+    arrived(answers[0], a, 0);
+    arrived(answers[1], b, 4096);
+    port.to_receive = {frame};
+    EXPECT_EQ(turn(), 1U) << "half by us, half by the hypervisor";
+    answers = guest.rx_answers();
+    ASSERT_EQ(answers.size(), 2U);
+    arrived(answers[0], a, 0);
+    arrived(answers[1], other, 4096);
+    port.to_receive = {Frame{.data = std::vector<std::byte>(60), .offload = {}}};
+    EXPECT_EQ(turn(), 1U);
+    answers = guest.rx_answers();
+    ASSERT_EQ(answers.size(), 1U);
+    EXPECT_LT(answers[0].response().status, 0) << "a read-only entry is for TX alone";
+    EXPECT_EQ(rx->counters().static_hits, 3U);
+    EXPECT_EQ(rx->counters().static_misses, 2U);
+}
+
+}  // namespace
+}  // namespace uvif::netback
