@@ -43,6 +43,8 @@ namespace {
 /// Shortest and longest packet: an Ethernet frame without its checksum, and what netif.h can say.
 constexpr unsigned size_min = 60;
 constexpr unsigned size_max = 65535;
+/// A slot of the header area for each of the ring.
+constexpr unsigned header_slots = 256;
 /// How long a backend that is being restarted may be away.
 constexpr std::int64_t restart_patience_ns = 10 * ns_per_s;
 
@@ -58,7 +60,7 @@ const CLI::Validator is_mac(
 
 void declare_test(CLI::App& app, Options& options) {
     auto* modes = app.add_option_group("Direction", "exactly one; named from the guest");
-    modes->add_flag("--tx", [&options](auto) { options.mode = Mode::tx; }, "guest to backend");
+    auto* tx = modes->add_flag("--tx", [&options](auto) { options.mode = Mode::tx; }, "guest to backend");
     modes->add_flag("--rx", [&options](auto) { options.mode = Mode::rx; }, "backend to guest");
     auto* echo = modes->add_flag(
         "--echo", [&options](auto) { options.mode = Mode::echo; },
@@ -66,6 +68,9 @@ void declare_test(CLI::App& app, Options& options) {
     modes->require_option(1);
     app.add_flag("--latency", options.latency, "with --echo: one packet under way, and its round trip times")
         ->needs(echo);
+    app.add_flag("--header-area", options.header_area,
+                 "with --tx: the first 66 octets of a packet, its headers, in the header area, the others in buffers")
+        ->needs(tx);
     app.add_option_function<std::string>(
            "--to", [&options](const std::string& text) { options.to = *xen::parse_mac(text); },
            "MAC address that packets are sent to, such as that of another guest, where uvif-perf --rx counts them")
@@ -190,16 +195,18 @@ Result<void> Run::connect() {
     config.queues = options_.queues;
     config.split_event_channels = options_.split;
     config.cancel_fd = signals_;
+    config.tx_headers = options_.header_area ? header_slots : 0;
     config.static_grants = !options_.self || options_.strategy == static_strategy;
     auto device = netfront::Device::connect(config);
     if (!device) {
         return propagate(device);
     }
     device_ = std::move(*device);
-    if (options_.mode != Mode::rx && options_.size > netfront::buffer_size && !device_->can_scatter_gather()) {
+    const std::size_t one_slot = options_.header_area ? header_octets : netfront::buffer_size;
+    if (options_.mode != Mode::rx && options_.size > one_slot && !device_->can_scatter_gather()) {
         return fail(EOPNOTSUPP, fmt::format("the backend takes packets of one page only (no feature-sg): choose a "
                                             "--size up to {}",
-                                            netfront::buffer_size));
+                                            one_slot));
     }
     if (device_->queue_count() < options_.queues) {
         setup_.notes.push_back(

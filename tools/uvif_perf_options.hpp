@@ -14,6 +14,9 @@ enum class Mode : std::uint8_t { tx, rx, echo };
 /// A strategy that guest and backend share: all buffers stay mapped.
 inline constexpr const char* static_strategy = "static";
 
+/// What goes in the header area of each packet: Ethernet, IPv4, and TCP with its timestamps.
+inline constexpr unsigned header_octets = 66;
+
 struct Options {
     Mode mode = Mode::tx;
     unsigned size = 64;  ///< octets, Ethernet header included
@@ -25,6 +28,7 @@ struct Options {
     bool latency = false;                                    ///< echo with one packet in flight
     unsigned spin_us = 20;
     bool split = true;
+    bool header_area = false;  ///< headers go in slots of their own
     bool json = false;
     // Who is measured: a guest of a running machine,
     std::string hypervisor;

@@ -163,13 +163,14 @@ json Report::start_json() const {
                            {"interval", options_.interval_s}, {"omit", options_.omit_s},
                            {"latency", options_.latency},     {"strategy", setup_.strategy},
                            {"unmap", setup_.unmap},           {"split_event_channels", options_.split},
-                           {"spin_us", options_.spin_us}};
+                           {"spin_us", options_.spin_us},     {"header_area", options_.header_area}};
     return start;
 }
 
 void Report::print_header() const {
-    fmt::print("uvif-perf " UVIF_VERSION ": {}{}, {} octets, {} queue{}{}, vif {} of {}\n", name_of(options_.mode),
-               options_.latency ? " round trip" : "", options_.size, setup_.queues, setup_.queues == 1 ? "" : "s",
+    fmt::print("uvif-perf " UVIF_VERSION ": {}{}, {} octets{}, {} queue{}{}, vif {} of {}\n", name_of(options_.mode),
+               options_.latency ? " round trip" : "", options_.size,
+               options_.header_area ? ", headers in their area" : "", setup_.queues, setup_.queues == 1 ? "" : "s",
                setup_.strategy.empty() ? "" : ", " + setup_.strategy, setup_.device, setup_.hypervisor);
     fmt::print("guest: {}; backend: {}\n", cores_text(setup_.guest_cores), cores_text(setup_.backend_cores));
     for (const std::string& note : setup_.notes) {

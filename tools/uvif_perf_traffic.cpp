@@ -60,6 +60,48 @@ void pin_this_thread(int cpu) noexcept {
     pthread_setaffinity_np(pthread_self(), sizeof set, &set);  // a wish: the start record says where we run
 }
 
+/// Pieces taken for packets to come, as many for each.
+class Stash {
+public:
+    explicit Stash(std::size_t per_packet) noexcept : per_packet_(per_packet) {}
+
+    [[nodiscard]] std::size_t per_packet() const noexcept { return per_packet_; }
+    /// Has `allocate` fill it until there is enough for so many packets; returns for how many there is.
+    template <class Allocate>
+    std::size_t fill(std::size_t packets, Allocate allocate) noexcept {
+        if (per_packet_ == 0) {
+            return packets;
+        }
+        const std::size_t wanted = packets * per_packet_;
+        if (count_ < wanted) {
+            count_ += allocate(std::span(pieces_).subspan(count_, wanted - count_));
+        }
+        return count_ / per_packet_;
+    }
+    /// Those of packet `i` of the last `packets`.
+    [[nodiscard]] std::span<const Fragment> of(std::size_t i, std::size_t packets) const noexcept {
+        return std::span(pieces_).subspan(count_ - (packets - i) * per_packet_, per_packet_);
+    }
+    /// Of the last `packets` the first `sent` went. The others keep their place at the end.
+    void remove(std::size_t sent, std::size_t packets) noexcept {
+        const auto gap = pieces_.begin() + static_cast<std::ptrdiff_t>(count_ - packets * per_packet_);
+        std::copy(gap + static_cast<std::ptrdiff_t>(sent * per_packet_),
+                  pieces_.begin() + static_cast<std::ptrdiff_t>(count_), gap);
+        count_ -= sent * per_packet_;
+    }
+    void give_back(Queue& queue) noexcept { queue.free(std::span(pieces_).first(std::exchange(count_, 0))); }
+
+private:
+    std::size_t per_packet_;
+    std::size_t count_ = 0;
+    std::array<Fragment, burst * netfront::max_tx_fragments> pieces_;
+};
+
+std::size_t buffers_for(std::uint32_t octets) noexcept {
+    return octets <= coloured_room ? (octets == 0 ? 0 : 1)
+                                   : (octets + netfront::buffer_size - 1) / netfront::buffer_size;
+}
+
 }  // namespace
 
 /// One queue and what its thread does with it.
@@ -70,10 +112,12 @@ public:
           mode_(options.mode),
           latency_(options.latency),
           size_(options.size),
-          fragments_(
-              options.size <= coloured_room ? 1 : (options.size + netfront::buffer_size - 1) / netfront::buffer_size),
-          burst_(std::clamp<std::size_t>(tx_buffers / fragments_ / 2, 1, burst)),
-          window_(options.latency ? 1 : std::min(echo_window, tx_buffers / fragments_)),
+          in_header_(options.header_area ? std::min(options.size, header_octets) : 0),
+          headers_(options.header_area ? 1 : 0),
+          buffers_(buffers_for(size_ - in_header_)),
+          slots_(headers_.per_packet() + buffers_.per_packet()),
+          burst_(std::clamp<std::size_t>(tx_buffers / slots_ / 2, 1, burst)),
+          window_(options.latency ? 1 : std::min(echo_window, tx_buffers / slots_)),
           spin_ns_(options.spin_us * ns_per_us),
           wake_(wake) {
         header_.destination = options.to;
@@ -91,8 +135,8 @@ public:
                 idle();
             }
         }
-        queue_.free(std::span(stash_.data(), stashed_));
-        stashed_ = 0;
+        headers_.give_back(queue_);
+        buffers_.give_back(queue_);
         publish();
     }
     void stop() noexcept { stopping_.store(true, std::memory_order_relaxed); }
@@ -132,44 +176,45 @@ private:
         set(tx_packets, now.tx_packets);
         set(tx_bytes, now.tx_bytes);
         set(tx_errors, now.tx_errors);
-        set(answered_packets, now.tx_packets - queue_.tx_in_flight() / fragments_);
+        set(answered_packets, now.tx_packets - queue_.tx_in_flight() / slots_);
         set(rx_packets, now.rx_packets);
         set(rx_bytes, now.rx_bytes);
         set(notifications, now.notifications);
         set(lost, lost_);
     }
 
-    /// Fills buffers until there are enough for `wanted` packets; returns for how many there are.
+    /// Takes pieces until there are enough for `wanted` packets; returns for how many there are.
     std::size_t gather(std::size_t wanted) noexcept {
-        const std::size_t buffers = wanted * fragments_;
-        if (stashed_ < buffers) {
-            stashed_ += queue_.allocate(std::span(stash_).subspan(stashed_, buffers - stashed_), size_ > coloured_room);
-        }
-        return stashed_ / fragments_;
+        const bool whole_pages = size_ - in_header_ > coloured_room;
+        const std::size_t headers = headers_.fill(wanted, [this](auto room) { return queue_.allocate_headers(room); });
+        return std::min(headers, buffers_.fill(wanted, [this, whole_pages](auto room) {
+            return queue_.allocate(room, whole_pages);
+        }));
     }
 
-    /// Writes and sends packets from gathered buffers; returns how many went.
+    /// Writes and sends packets from what was gathered; returns how many went.
     std::size_t emit(std::size_t count) noexcept {
-        const std::size_t first = stashed_ - count * fragments_;
         for (std::size_t i = 0; i < count; ++i) {
             Packet& packet = out_[i];
-            packet.fragment_count = static_cast<std::uint16_t>(fragments_);
-            std::uint32_t left = size_;
-            for (std::size_t f = 0; f < fragments_; ++f) {
-                packet.fragments[f] = stash_[first + i * fragments_ + f];
+            packet.fragment_count = static_cast<std::uint16_t>(slots_);
+            std::size_t f = 0;
+            for (const Fragment& header : headers_.of(i, count)) {
+                packet.fragments[f] = header;
+                packet.fragments[f++].length = in_header_;
+            }
+            std::uint32_t left = size_ - in_header_;
+            for (const Fragment& buffer : buffers_.of(i, count)) {
+                packet.fragments[f] = buffer;
                 packet.fragments[f].length = std::min<std::uint32_t>(left, netfront::buffer_size);
-                left -= packet.fragments[f].length;
+                left -= packet.fragments[f++].length;
             }
             header_.number = next_number_ + i;
             std::memcpy(packet.fragments[0].data, &header_, std::min<std::size_t>(size_, line));
         }
         const std::size_t sent = queue_.send(std::span<const Packet>(out_.data(), count));
         next_number_ += sent;
-        // What did not go keeps its place at the end of the stash, behind a gap that what went has left.
-        std::copy(stash_.begin() + static_cast<std::ptrdiff_t>(first + sent * fragments_),
-                  stash_.begin() + static_cast<std::ptrdiff_t>(stashed_),
-                  stash_.begin() + static_cast<std::ptrdiff_t>(first));
-        stashed_ -= sent * fragments_;
+        headers_.remove(sent, count);
+        buffers_.remove(sent, count);
         return sent;
     }
 
@@ -272,7 +317,10 @@ private:
     const Mode mode_;
     const bool latency_;
     const std::uint32_t size_;
-    const std::size_t fragments_;  ///< of a packet
+    const std::uint32_t in_header_;  ///< of a packet's octets, those in the header area
+    Stash headers_;
+    Stash buffers_;
+    const std::size_t slots_;  ///< of a packet
     const std::size_t burst_;
     const std::size_t window_;
     const std::int64_t spin_ns_;
@@ -281,8 +329,6 @@ private:
 
     std::array<Packet, burst> in_;
     std::array<Packet, burst> out_;
-    std::array<Fragment, burst * netfront::max_tx_fragments> stash_;  ///< buffers taken for the next burst
-    std::size_t stashed_ = 0;
     std::uint64_t next_number_ = 0;
     std::uint64_t last_number_ = 0;  ///< of the packet received last
     std::uint64_t inspected_ = 0;

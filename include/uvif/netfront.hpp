@@ -23,6 +23,7 @@ inline constexpr std::size_t max_fragments = 19;
 /// Most fragments of a packet to send: XEN_NETIF_NR_SLOTS_MIN, which every backend with feature-sg takes.
 inline constexpr std::size_t max_tx_fragments = 18;
 inline constexpr std::size_t buffer_size = 4096;
+inline constexpr std::size_t header_size = 256;  ///< of a slot of the header area, see Queue::allocate_headers()
 inline constexpr std::size_t max_packet_length = 65535;
 
 inline constexpr std::size_t max_hash_key = 40;       ///< octets: all that has influence
@@ -51,9 +52,11 @@ struct Config {
     /// needs no call of the hypervisor's for a packet.
     bool static_grants = true;
     /// Granted pages a queue. gntalloc allows a domain 1024 pages by default: these defaults fit two
-    /// queues (2 rings + 480 buffers each) below it.
+    /// queues (2 rings + 480 buffers each) below it, and the largest header area (16 pages) besides.
     unsigned tx_buffers = 224;  ///< 18 to 256
     unsigned rx_buffers = 256;  ///< 19 to 256, the ring
+    /// Slots of a queue's header area, 16 to a page: 0 to 256, the ring. See Queue::allocate_headers().
+    unsigned tx_headers = 0;
     /// How long connect() waits for the backend, in milliseconds.
     unsigned connect_timeout_ms = 20000;
     /// A descriptor that ends that wait early when it becomes readable, as a signalfd does; -1: none.
@@ -64,7 +67,7 @@ struct Config {
 struct Fragment {
     std::byte* data;       ///< anywhere inside the buffer
     std::uint32_t length;  ///< octets; data + length stays inside the buffer
-    std::uint32_t buffer;  ///< which buffer
+    std::uint32_t buffer;  ///< which buffer, or header slot
 };
 
 /// A packet to send, or one received. For a packet of up to three fragments only the first cache line is touched.
@@ -110,14 +113,19 @@ public:
     /// A buffer holds zeros at first, and later what was last written to it here: never memory of anything else.
     /// The backend can read all of it.
     std::size_t allocate(std::span<Fragment> buffers, bool whole_pages = false) noexcept;
-    /// Gives buffers back that were allocated and not sent.
+    /// Takes free slots of the header area, of header_size octets each, as allocate() takes buffers: returns how many;
+    /// none without Config::tx_headers. A slot can only be the first fragment of a packet: its headers, with the
+    /// payload in buffers behind it, or a packet that is short enough. So headers lie close together, and a backend
+    /// with static grants that only passes packets on reads these and no payload, if all headers of a packet are here.
+    std::size_t allocate_headers(std::span<Fragment> slots) noexcept;
+    /// Gives buffers and header slots back that were allocated and not sent.
     void free(std::span<const Fragment> buffers) noexcept;
 
     /// Puts packets on the ring, in order, and tells the backend at most once. Returns how many went: the
     /// buffers of these belong to the backend until it answers. `error` becomes 0, also when the ring is full (go
     /// on after answers have come), or says why the next packet can never be sent; its buffers stay yours:
     ///   EINVAL      no fragment, an empty one, one outside its buffer or not allocated, a first one below 14
-    ///               octets, or an offload that contradicts itself
+    ///               octets, a header slot behind the first place, or an offload that contradicts itself
     ///   EMSGSIZE    more than 65535 octets, or more than max_tx_fragments
     ///   EOPNOTSUPP  several fragments, GSO or a blank checksum that the backend did not offer to take
     ///   ENOTCONN    the device is not connected any more, or broken
@@ -175,7 +183,8 @@ public:
     [[nodiscard]] bool can_segment(GsoType type) const noexcept;  ///< the backend takes GSO packets of this type
     [[nodiscard]] bool can_leave_checksum_blank(bool ipv6) const noexcept;
 
-    /// Buffers that the backend keeps mapped, in all queues; 0 where it has no static grants, or no room for them.
+    /// Granted pages that the backend keeps mapped, in all queues; 0 where it has no static grants, or no room for
+    /// them.
     [[nodiscard]] unsigned static_buffers() const noexcept;
 
     /// The backend has a control ring, by which it may take what follows.

@@ -6,11 +6,26 @@
 #include <utility>
 
 #include "netback/tx_queue.hpp"
+#include "packet/headers.hpp"
 
 namespace uvif::netback {
 
 using ring::TxRequest;
 using ring::TxStatus;
+
+namespace {
+
+/// These first octets of a packet, an Ethernet header at least, are all that a port parses of it.
+bool holds_headers(const Offload& offload, std::span<const std::byte> octets) noexcept {
+    if (!offload.checksum_blank && offload.gso_type == GsoType::none) {
+        return true;
+    }
+    const Headers headers = parse_headers(octets);
+    return headers.depth == HeaderDepth::transport &&
+           std::size_t{headers.l4_offset} + headers.l4_header_length <= octets.size();
+}
+
+}  // namespace
 
 /// Leaves or maps what is to be, and copies all else: headers, and whole packets.
 void TxQueue::fetch(CopyBatch& copies) noexcept {
@@ -52,10 +67,10 @@ void TxQueue::take_statics(std::span<TxPacket* const> packets) noexcept {
 }
 
 /// True when all of the packet's pages are static grants: then it has been fetched, and its payload stays there if its
-/// slots may be held.
+/// slots may be held. It is not even looked at where the guest has put the headers apart.
 bool TxQueue::take_static(TxPacket& packet, std::uint32_t room) noexcept {
     const bool in_place = packet.length > header_size && packet.frame.slots() <= room;
-    const std::uint32_t octets = in_place ? header_size : packet.length;
+    std::uint32_t octets = in_place ? header_size : packet.length;
     std::byte* const copy = packet.buffer + start_in_page(packet);
     std::uint16_t fragments = 1;  // the copy
     bool all = true;
@@ -68,6 +83,9 @@ bool TxQueue::take_static(TxPacket& packet, std::uint32_t room) noexcept {
         std::byte* const data = page + part.offset;
         const std::uint32_t copied = std::min(octets - std::min(octets, part.at), part.size);
         std::memcpy(copy + part.at, data, copied);
+        if (in_place && part.at == 0 && holds_headers(packet.offload, {copy, copied})) {
+            octets = copied;
+        }
         if (copied < part.size) {
             packet.fragments[fragments++] = {data + copied, part.size - copied};
         }

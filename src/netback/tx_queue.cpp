@@ -287,13 +287,13 @@ void TxQueue::release_held() noexcept {
     for (Packet* packet : port_.held()) {
         auto& mapped = static_cast<TxPacket&>(*packet);
         if (mapped.in_place) {
+            counters_.copied_bytes += mapped.length - mapped.fragments[0].length;
             copy_behind_header(mapped);
             mapped.in_place = false;
             --in_place_;
             release_slots(mapped);
             ++counters_.lazy_copies;
             ++counters_.zerocopy_fail;
-            counters_.copied_bytes += mapped.length - header_size;
             owe_slots(mapped);
             continue;
         }

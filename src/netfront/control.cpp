@@ -109,7 +109,7 @@ Result<unsigned> Control::add_static(unsigned queue, std::span<const xen::GrantR
     if (refs.size() > *room) {
         return 0U;
     }
-    std::array<ring::GrefEntry, ring::TxFrontRing::size> entries;  // no more buffers than slots
+    std::array<ring::GrefEntry, xen::page_size / sizeof(ring::GrefEntry)> entries;  // twice as many as there are slots
     std::ranges::transform(refs, entries.begin(), [access](xen::GrantRef ref) {
         const bool read_only = access == xen::Access::read_only;
         return ring::GrefEntry{.ref = static_cast<std::uint32_t>(ref),

@@ -52,6 +52,9 @@ Result<void> check_config(const Config& config) {
         !checked) {
         return checked;
     }
+    if (auto checked = check_range("tx_headers", config.tx_headers, 0, ring::TxFrontRing::size); !checked) {
+        return checked;
+    }
     return check_range("rx_buffers", config.rx_buffers, max_fragments, ring::RxFrontRing::size);
 }
 
@@ -265,6 +268,7 @@ Result<void> Device::Impl::build() {
     const QueueSetup setup{
         .backend = info_.backend_domain,
         .tx_buffers = config_.tx_buffers,
+        .tx_headers = config_.tx_headers,
         .rx_buffers = config_.rx_buffers,
         .split_event_channels = config_.split_event_channels && offer_.split_event_channels,
         .tx = offer_.tx,

@@ -20,7 +20,8 @@ Result<std::unique_ptr<Queue::Impl>> Queue::Impl::create(xen::Hypervisor& hyperv
     if (!shared) {
         return propagate(shared);
     }
-    auto tx_pages = grants.share(setup.backend, setup.tx_buffers, xen::Access::read_only);
+    const unsigned tx_pages_wanted = setup.tx_buffers + TxQueue::header_pages(setup.tx_headers);
+    auto tx_pages = grants.share(setup.backend, tx_pages_wanted, xen::Access::read_only);
     if (!tx_pages) {
         return propagate(tx_pages);
     }
@@ -52,9 +53,10 @@ Queue::Impl::Impl(std::unique_ptr<xen::SharedPages> shared, std::unique_ptr<xen:
       tx_port_(tx_port),
       rx_port_(rx_port),
       alarm_(setup.alarm),
-      tx_(shared_->memory().data(), tx_pages_->memory().data(), tx_pages_->refs(), setup.tx, setup.first_index),
+      tx_(shared_->memory().data(), tx_pages_->memory().data(), tx_pages_->refs(), setup.tx_headers, setup.tx,
+          setup.first_index),
       rx_(shared_->memory().data() + xen::page_size, shared_->memory().data() + ring_pages * xen::page_size,
-          shared_->refs().subspan(ring_pages), setup.tx_buffers, setup.rx, setup.first_index) {}
+          shared_->refs().subspan(ring_pages), TxQueue::numbers, setup.rx, setup.first_index) {}
 
 void Queue::Impl::disconnect() noexcept {
     events_.reset();
@@ -85,15 +87,24 @@ void Queue::Impl::notify_all() noexcept {
     }
 }
 
-std::size_t Queue::Impl::allocate(std::span<Fragment> buffers, bool whole_pages) noexcept {
+/// False: there is nothing to be had from this queue any more.
+bool Queue::Impl::reap() noexcept {
     if (stopped()) {
-        return 0;
+        return false;
     }
     if (const char* breach = tx_.reap(statistics_)) {
         stop(breach);
-        return 0;
+        return false;
     }
-    return tx_.allocate(buffers, whole_pages);
+    return true;
+}
+
+std::size_t Queue::Impl::allocate(std::span<Fragment> buffers, bool whole_pages) noexcept {
+    return reap() ? tx_.allocate(buffers, whole_pages) : 0;
+}
+
+std::size_t Queue::Impl::allocate_headers(std::span<Fragment> slots) noexcept {
+    return reap() ? tx_.allocate_headers(slots) : 0;
 }
 
 void Queue::Impl::free(std::span<const Fragment> buffers) noexcept {
@@ -102,14 +113,9 @@ void Queue::Impl::free(std::span<const Fragment> buffers) noexcept {
 
 std::size_t Queue::Impl::send(std::span<const Packet> packets, int& error) noexcept {
     error = ENOTCONN;
-    if (stopped()) {
+    const bool reaps = tx_.room() < packets.size() + max_tx_fragments;
+    if (reaps ? !reap() : stopped()) {
         return 0;
-    }
-    if (tx_.room() < packets.size() + max_tx_fragments) {
-        if (const char* breach = tx_.reap(statistics_)) {
-            stop(breach);
-            return 0;
-        }
     }
     const TxQueue::Sent sent = tx_.send(packets, statistics_);
     if (sent.notify) {
@@ -172,6 +178,10 @@ Queue::~Queue() = default;
 
 std::size_t Queue::allocate(std::span<Fragment> buffers, bool whole_pages) noexcept {
     return impl_->allocate(buffers, whole_pages);
+}
+
+std::size_t Queue::allocate_headers(std::span<Fragment> slots) noexcept {
+    return impl_->allocate_headers(slots);
 }
 
 void Queue::free(std::span<const Fragment> buffers) noexcept {

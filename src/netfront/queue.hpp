@@ -17,6 +17,7 @@ namespace uvif::netfront {
 struct QueueSetup {
     xen::DomainId backend;
     unsigned tx_buffers;
+    unsigned tx_headers;
     unsigned rx_buffers;
     bool split_event_channels;
     TxFeatures tx;
@@ -26,13 +27,14 @@ struct QueueSetup {
 };
 
 /// Rings, buffers and event channels of one queue pair. The rings and RX buffers are shared writable, the
-/// TX buffers read-only. The stop reason is the one thing that two threads share.
+/// TX buffers and the header area read-only. The stop reason is the one thing that two threads share.
 class [[gnu::visibility("hidden")]] Queue::Impl {
 public:
     static Result<std::unique_ptr<Impl>> create(xen::Hypervisor& hypervisor, xen::GrantAllocator& grants,
                                                 const QueueSetup& setup);
 
     std::size_t allocate(std::span<Fragment> buffers, bool whole_pages) noexcept;
+    std::size_t allocate_headers(std::span<Fragment> slots) noexcept;
     void free(std::span<const Fragment> buffers) noexcept;
     std::size_t send(std::span<const Packet> packets, int& error) noexcept;
     std::size_t receive(std::span<Packet> packets) noexcept;
@@ -64,13 +66,14 @@ private:
          std::unique_ptr<xen::EventChannels> events, xen::EventPort tx_port, xen::EventPort rx_port,
          const QueueSetup& setup) noexcept;
 
+    [[nodiscard]] bool reap() noexcept;
     [[nodiscard]] bool stopped() const noexcept { return breach() != nullptr || events_ == nullptr; }
     void stop(const char* breach) noexcept;
     void notify(xen::EventPort port) noexcept;
     void take_events() noexcept;
 
     std::unique_ptr<xen::SharedPages> shared_;    // TX ring, RX ring, RX buffers
-    std::unique_ptr<xen::SharedPages> tx_pages_;  // TX buffers
+    std::unique_ptr<xen::SharedPages> tx_pages_;  // TX buffers, header slots
     std::unique_ptr<xen::EventChannels> events_;
     xen::EventPort tx_port_;
     xen::EventPort rx_port_;  // the same as tx_port_ when not split

@@ -21,15 +21,30 @@ constexpr std::uint16_t tx_flags(const Offload& offload) noexcept {
 
 }  // namespace
 
-TxQueue::TxQueue(std::byte* ring_page, std::byte* buffers, std::span<const xen::GrantRef> refs,
+TxQueue::TxQueue(std::byte* ring_page, std::byte* pages, std::span<const xen::GrantRef> refs, unsigned headers,
                  const TxFeatures& features, ring::Index first_index) noexcept
     : ring_(ring_page, first_index),
-      buffers_(buffers),
-      buffer_count_(static_cast<std::uint32_t>(std::min(refs.size(), capacity))),
+      buffers_(pages),
+      buffer_count_(static_cast<std::uint32_t>(std::min(refs.size() - header_pages(headers), capacity))),
+      header_count_(headers),
       features_(features) {
+    headers_ = buffers_ + buffer_count_ * buffer_size;
     for (std::uint32_t i = buffer_count_; i-- != 0;) {
         refs_[i] = static_cast<std::uint32_t>(refs[i]);
-        free_[free_count_++] = static_cast<std::uint16_t>(i);
+        give_back(i);
+    }
+    for (std::uint32_t i = header_count_; i-- != 0;) {
+        refs_[first_header + i] = static_cast<std::uint32_t>(refs[buffer_count_ + i / headers_per_page]);
+        give_back(first_header + i);
+    }
+}
+
+void TxQueue::give_back(std::uint32_t number) noexcept {
+    sent_as_[number] = 0;
+    if (number < first_header) {
+        free_[free_count_++] = static_cast<std::uint16_t>(number);
+    } else {
+        free_headers_[free_header_count_++] = static_cast<std::uint16_t>(number);
     }
 }
 
@@ -45,24 +60,40 @@ std::size_t TxQueue::allocate(std::span<Fragment> buffers, bool whole_pages) noe
     return count;
 }
 
+std::size_t TxQueue::allocate_headers(std::span<Fragment> slots) noexcept {
+    const std::size_t count = std::min(slots.size(), free_header_count_);
+    for (Fragment& slot : slots.first(count)) {
+        const std::uint32_t number = free_headers_[--free_header_count_];
+        sent_as_[number] = lent;
+        slot = {headers_ + (number - first_header) * header_size, static_cast<std::uint32_t>(header_size), number};
+    }
+    return count;
+}
+
 void TxQueue::free(std::span<const Fragment> buffers) noexcept {
     for (const Fragment& fragment : buffers) {
         // A buffer that is not the application's is left alone: freed twice it would be lent twice.
-        if (fragment.buffer < buffer_count_ && sent_as_[fragment.buffer] == lent) {
-            sent_as_[fragment.buffer] = 0;
-            free_[free_count_++] = static_cast<std::uint16_t>(fragment.buffer);
+        if (exists(fragment.buffer) && sent_as_[fragment.buffer] == lent) {
+            give_back(fragment.buffer);
         }
     }
 }
 
-/// The application holds the fragment's buffer, and the fragment is a piece of it.
-bool TxQueue::owns(const Fragment& fragment) const noexcept {
-    if (fragment.buffer >= buffer_count_ || sent_as_[fragment.buffer] != lent) {
+/// The application holds the fragment's buffer or header slot, which may stand there, and the fragment is a piece of
+/// it.
+bool TxQueue::owns(const Fragment& fragment, bool first) const noexcept {
+    if (!exists(fragment.buffer) || sent_as_[fragment.buffer] != lent) {
         return false;
     }
-    const auto start = reinterpret_cast<std::uintptr_t>(buffers_ + fragment.buffer * buffer_size);
-    const auto offset = reinterpret_cast<std::uintptr_t>(fragment.data) - start;
-    return offset < buffer_size && fragment.length != 0 && fragment.length <= buffer_size - offset;
+    const bool header = fragment.buffer >= first_header;
+    if (header && !first) {
+        return false;
+    }
+    const std::size_t room = header ? header_size : buffer_size;
+    const std::byte* const start =
+        header ? headers_ + (fragment.buffer - first_header) * header_size : buffers_ + fragment.buffer * buffer_size;
+    const auto offset = reinterpret_cast<std::uintptr_t>(fragment.data) - reinterpret_cast<std::uintptr_t>(start);
+    return offset < room && fragment.length != 0 && fragment.length <= room - offset;
 }
 
 int TxQueue::judge_offload(const Packet& packet) const noexcept {
@@ -94,7 +125,7 @@ int TxQueue::judge_offload(const Packet& packet) const noexcept {
 /// Takes the packet's buffers from the application, all or none: only so a buffer named twice is found.
 int TxQueue::claim(const Packet& packet) noexcept {
     for (std::size_t i = 0; i < packet.fragment_count; ++i) {
-        if (!owns(packet.fragments[i])) {
+        if (!owns(packet.fragments[i], i == 0)) {
             while (i-- != 0) {
                 sent_as_[packet.fragments[i].buffer] = lent;
             }
@@ -196,7 +227,7 @@ const char* TxQueue::reap(QueueStatistics& statistics) noexcept {
             --extras_owed_;
             continue;
         }
-        if (response.id >= buffer_count_ || sent_as_[response.id] <= lent) {
+        if (!exists(response.id) || sent_as_[response.id] <= lent) {
             return "a TX answer with an id that is not in flight";
         }
         // Errors are few and the answers of a packet come together: so one packet counts once.
@@ -205,8 +236,7 @@ const char* TxQueue::reap(QueueStatistics& statistics) noexcept {
             last_error_ = sent_as_[response.id];
             ++statistics.tx_errors;
         }
-        sent_as_[response.id] = 0;
-        free_[free_count_++] = response.id;
+        give_back(response.id);
     }
     return nullptr;
 }

@@ -10,7 +10,11 @@
 // Extras (GSO) take a slot without a buffer and are answered NULL with no meaningful id: they are
 // counted, so that the answers owed are known exactly at any time.
 //
-// The free list is a stack: what came back last is hot in the cache and goes out first.
+// The free lists are stacks: what came back last is hot in the cache and goes out first.
+//
+// The header area is further pages behind the buffers, cut into slots of 256 octets. A slot is in the same three hands,
+// and can only be the first piece of a packet. Its number, on the wire and for the application, is none of a buffer's:
+// so an answer tells which of the two came back.
 #pragma once
 
 #include <array>
@@ -37,11 +41,20 @@ struct TxFeatures {
 /// The TX half of a queue pair. One thread.
 class TxQueue {
 public:
-    /// `buffers` is refs.size() pages, at most 256. `first_index` other than 0 is for tests of index wrap.
-    TxQueue(std::byte* ring_page, std::byte* buffers, std::span<const xen::GrantRef> refs, const TxFeatures& features,
-            ring::Index first_index) noexcept;
+    /// `pages` are refs.size(): first the buffers, at most 256, then those of `headers` header slots, at most 256.
+    /// `first_index` other than 0 is for tests of index wrap.
+    TxQueue(std::byte* ring_page, std::byte* pages, std::span<const xen::GrantRef> refs, unsigned headers,
+            const TxFeatures& features, ring::Index first_index) noexcept;
+
+    /// Pages that so many header slots take.
+    [[nodiscard]] static constexpr unsigned header_pages(unsigned headers) noexcept {
+        return (headers + headers_per_page - 1) / headers_per_page;
+    }
+    /// Numbers that no buffer or slot of any queue has begin here.
+    static constexpr std::uint32_t numbers = 2 * ring::TxFrontRing::size;
 
     std::size_t allocate(std::span<Fragment> buffers, bool whole_pages) noexcept;
+    std::size_t allocate_headers(std::span<Fragment> slots) noexcept;
     void free(std::span<const Fragment> buffers) noexcept;
 
     struct Sent {
@@ -63,8 +76,14 @@ public:
 private:
     static constexpr std::size_t capacity = ring::TxFrontRing::size;
     static constexpr std::uint32_t lent = 1;  // sent_as_: 0 free, 1 lent, from 2 on packet numbers
+    static constexpr unsigned headers_per_page = buffer_size / header_size;
+    static constexpr std::uint32_t first_header = ring::TxFrontRing::size;  // number of the first header slot
 
-    [[nodiscard]] bool owns(const Fragment& fragment) const noexcept;
+    [[nodiscard]] bool exists(std::uint32_t number) const noexcept {
+        return number < buffer_count_ || (number >= first_header && number - first_header < header_count_);
+    }
+    [[nodiscard]] bool owns(const Fragment& fragment, bool first) const noexcept;
+    void give_back(std::uint32_t number) noexcept;
     [[nodiscard]] int judge(const Packet& packet, std::uint32_t& total) noexcept;
     [[nodiscard]] int judge_offload(const Packet& packet) const noexcept;
     [[nodiscard]] int claim(const Packet& packet) noexcept;
@@ -72,15 +91,19 @@ private:
 
     ring::TxFrontRing ring_;
     std::byte* buffers_;
+    std::byte* headers_;
     std::uint32_t buffer_count_;
+    std::uint32_t header_count_;
     TxFeatures features_;
     std::uint32_t next_number_ = lent + 1;
     std::uint32_t last_error_ = 0;   // number of the packet last counted in tx_errors
     std::uint32_t extras_owed_ = 0;  // NULL answers that the backend owes
     std::size_t free_count_ = 0;
+    std::size_t free_header_count_ = 0;
     std::array<std::uint16_t, capacity> free_;
-    std::array<std::uint32_t, capacity> sent_as_{};
-    std::array<std::uint32_t, capacity> refs_;
+    std::array<std::uint16_t, capacity> free_headers_;
+    std::array<std::uint32_t, numbers> sent_as_{};
+    std::array<std::uint32_t, numbers> refs_;
     std::array<ring::TxResponse, capacity> responses_;  // a member, for it would be zeroed on each use otherwise
 };
 

@@ -3,6 +3,7 @@
 // The control ring between the library and the daemon.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstring>
@@ -162,6 +163,56 @@ TEST_F(ControlTest, StaticGrantsNeedNoCallOfTheHypervisors) {
     }
     host.machine("detach", {std::to_string(domain), std::to_string(vif)});
     EXPECT_TRUE(host.at_rest()) << "nothing stays mapped";
+}
+
+/// Headers in their area, payload in buffers behind them; a page of headers and buffers alike stay mapped.
+TEST_F(ControlTest, TheHeaderAreaIsStaticToo) {
+    const auto counter = [this](const char* name) { return host.counter(domain, vif, name); };
+    for (const bool statics : {true, false}) {
+        netfront::Config with = config();
+        with.queues = 1;
+        with.static_grants = statics;
+        with.tx_headers = 256;
+        auto device = Device::connect(with);
+        ASSERT_TRUE(device) << device.error().message;
+        EXPECT_EQ((*device)->static_buffers(), statics ? 224U + 16 + 256 : 0U);
+        netfront::Queue& queue = (*device)->queue(0);
+        constexpr std::size_t payload = 1000;
+        constexpr unsigned count = 40;
+        for (unsigned i = 0; i < count; ++i) {
+            netfront::Packet packet;
+            packet.fragment_count = 2;
+            ASSERT_EQ(queue.allocate_headers(std::span(packet.fragments).first(1)), 1U);
+            ASSERT_EQ(queue.allocate(std::span(packet.fragments).subspan(1, 1)), 1U);
+            const auto frame = tcp_frame(static_cast<std::uint8_t>(i));
+            std::memcpy(packet.fragments[0].data, frame.data(), frame.size());
+            std::memset(packet.fragments[1].data, static_cast<int>(i + 1), payload);
+            packet.fragments[0].length = frame.size();
+            packet.fragments[1].length = payload;
+            ASSERT_EQ(queue.send(std::span(&packet, 1)), 1U);
+        }
+        unsigned came = 0;
+        const auto end = std::chrono::steady_clock::now() + patience;
+        while (came < count && std::chrono::steady_clock::now() < end) {
+            std::array<netfront::Packet, 8> packets;
+            const auto got = std::span(packets).first(queue.receive(packets));
+            for (const netfront::Packet& packet : got) {
+                ASSERT_EQ(packet.length, 60 + payload);
+                const std::byte* const octets = packet.fragments[0].data;
+                EXPECT_EQ(octets[35], std::byte(came)) << "in order, and whole";
+                EXPECT_TRUE(std::all_of(octets + 60, octets + packet.length,
+                                        [came](std::byte octet) { return octet == std::byte(came + 1); }));
+                ++came;
+            }
+            queue.release(got);
+            (void)queue.arm(true);
+        }
+        EXPECT_EQ(came, count);
+        EXPECT_EQ(counter("tx_by_static"), statics ? count : 0U);
+        EXPECT_EQ(counter("tx_static_misses"), 0U);
+    }
+    host.machine("detach", {std::to_string(domain), std::to_string(vif)});
+    EXPECT_TRUE(host.at_rest());
 }
 
 }  // namespace

@@ -119,6 +119,19 @@ TEST_F(PerfCommand, MeasuresMappedPages) {
     EXPECT_LT(report.at("end").at("sum").at("copied_bytes_per_byte").get<double>(), 0.1);
 }
 
+/// With static grants, of each packet only its headers are read.
+TEST_F(PerfCommand, MeasuresHeadersInAnAreaOfTheirOwn) {
+    for (const unsigned size : {64U, 1496U, 65535U}) {
+        const json report = measure("--tx --header-area --strategy static --size " + std::to_string(size));
+        check(report, "tx", size);
+        EXPECT_EQ(report.at("start").at("test_start").at("header_area"), true);
+        const json& sum = report.at("end").at("sum");
+        EXPECT_NEAR(sum.at("copied_bytes_per_byte").get<double>() * size, size == 64 ? 64 : 66, 0.01);
+    }
+    check(measure("--tx --header-area --strategy map --size 9000"), "tx", 9000);
+    check(measure("--tx --header-area --size 1496"), "tx", 1496);
+}
+
 TEST_F(PerfCommand, MeasuresSeveralQueuesOfOneChannelOnEpoll) {
     const json report = measure("--echo --queues 3 --no-split --loop epoll");
     check(report, "echo", 64);
@@ -167,9 +180,10 @@ TEST_F(PerfCommand, SumsUpWhenInterrupted) {
 }
 
 TEST_F(PerfCommand, RefusesWhatMakesNoSense) {
-    for (const auto* options : {"", "--tx --rx", "--tx --latency", "--tx --size 59", "--tx --size 65536", "--tx -t 0",
-                                "--tx --queues 0", "--tx --strategy map", "--self --tx --control x", "--nonsense",
-                                "--self --tx --strategy teleport", "--tx --hypervisor emulated:/nowhere/dom1"}) {
+    for (const auto* options :
+         {"", "--tx --rx", "--tx --latency", "--rx --header-area", "--tx --size 59", "--tx --size 65536", "--tx -t 0",
+          "--tx --queues 0", "--tx --strategy map", "--self --tx --control x", "--nonsense",
+          "--self --tx --strategy teleport", "--tx --hypervisor emulated:/nowhere/dom1"}) {
         const Ended ended = run(std::string(UVIF_PERF " ") + options);
         EXPECT_GT(ended.status, 0) << options;
         EXPECT_FALSE(ended.output.empty()) << options;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <set>
 
 #include "grant/static_grants.hpp"
 #include "netback/rx_queue.hpp"
@@ -127,7 +128,7 @@ TEST_F(StaticQueueTest, PacketsAreSentFromTheirPagesAndAnsweredWhenThePortIsDone
     EXPECT_EQ(counters.by_static, 2U);
     EXPECT_EQ(counters.static_hits, 3U);
     EXPECT_EQ(counters.static_misses, 0U);
-    EXPECT_EQ(counters.copied_bytes, 60U + 128U);
+    EXPECT_EQ(counters.copied_bytes, 60U + 100U) << "the header slot of the second, and no payload";
 }
 
 TEST_F(StaticQueueTest, APacketThatLiesThereInPartIsCopied) {
@@ -150,6 +151,94 @@ TEST_F(StaticQueueTest, ThePartThatIsParsedIsOurs) {
     EXPECT_EQ(packet.fragments[0].length, 128U);
     EXPECT_EQ(packet.fragments[0].data[12], expected[0].data[12]);
     guest.memory.page(a.frame)[12] ^= std::byte{0xff};
+}
+
+/// One page has the headers of sixteen packets, so its reference occurs sixteen times in a turn.
+TEST_F(StaticQueueTest, OfPacketsWithAHeaderAreaNoPayloadIsRead) {
+    const auto headers = page(xen::Access::read_only);
+    std::vector<MockGuest::Page> payload;
+    port.defer = true;
+    for (std::uint32_t i = 0; i < 16; ++i) {
+        payload.push_back(page(xen::Access::read_only));
+        Frame frame;
+        const auto fill = [&](std::span<std::byte> octets) {
+            for (std::byte& octet : octets) {
+                octet = static_cast<std::byte>(next++);
+                frame.data.push_back(octet);
+            }
+        };
+        fill(guest.memory.page(headers.frame).subspan(256 * i, 54));
+        fill(guest.memory.page(payload.back().frame).first(1000));
+        guest.tx.put(ring::TxSlot::from(TxRequest{.gref = std::to_underlying(headers.ref),
+                                                  .offset = static_cast<std::uint16_t>(256 * i),
+                                                  .flags = {TxFlags::more_data},
+                                                  .id = static_cast<std::uint16_t>(256 + i),
+                                                  .size = 1054}));
+        guest.tx.put(ring::TxSlot::from(TxRequest{.gref = std::to_underlying(payload.back().ref),
+                                                  .offset = 0,
+                                                  .flags = {},
+                                                  .id = static_cast<std::uint16_t>(i),
+                                                  .size = 1000}));
+        expected.push_back(std::move(frame));
+    }
+    (void)guest.tx.push_and_check_notify();
+    EXPECT_EQ(turn(), 0U);
+    EXPECT_EQ(port.sent, expected);
+    EXPECT_EQ(tx->counters().copied_bytes, 16U * 54);
+    EXPECT_EQ(tx->counters().static_hits, 32U);
+    EXPECT_FALSE(tx->uses(table.find(std::to_underlying(headers.ref)))) << "that was copied apart";
+    EXPECT_TRUE(tx->uses(table.find(std::to_underlying(payload[15].ref))));
+    EXPECT_EQ(guest.tx_answers().size(), 0U);
+    port.finish(16);
+    (void)turn();
+    std::set<std::uint16_t> ids;
+    for (const ring::TxResponse& answer : guest.tx_answers()) {
+        EXPECT_TRUE(ids.insert(answer.id).second) << answer.id;
+    }
+    EXPECT_EQ(ids.size(), 32U);
+    EXPECT_FALSE(tx->uses(table.find(std::to_underlying(payload[15].ref))));
+}
+
+/// What of a packet with blank checksum is copied apart: its first slot if the headers end there, 128 octets if not.
+TEST_F(StaticQueueTest, HeadersThatGoOnBehindTheFirstSlotAreCopiedApartToo) {
+    const auto a = page(xen::Access::read_only);
+    const auto b = page(xen::Access::read_only);
+    port.defer = true;
+    const auto copied = [&](std::uint32_t first, unsigned tcp_words, std::uint16_t flags) {
+        std::array<std::byte, 256> frame{};
+        frame[12] = std::byte{8};
+        frame[14] = std::byte{0x45};
+        frame[23] = std::byte{6};
+        frame[46] = static_cast<std::byte>(tcp_words << 4);
+        std::memcpy(guest.memory.page(a.frame).data(), frame.data(), first);
+        std::memcpy(guest.memory.page(b.frame).data(), frame.data() + first, frame.size() - first);
+        TxRequest request{.gref = std::to_underlying(a.ref),
+                          .offset = 0,
+                          .flags = {static_cast<std::uint16_t>(flags | TxFlags::more_data)},
+                          .id = 1,
+                          .size = 256};
+        guest.tx.put(ring::TxSlot::from(request));
+        request = {.gref = std::to_underlying(b.ref),
+                   .offset = 0,
+                   .flags = {},
+                   .id = 2,
+                   .size = static_cast<std::uint16_t>(256 - first)};
+        guest.tx.put(ring::TxSlot::from(request));
+        (void)guest.tx.push_and_check_notify();
+        const std::uint64_t before = tx->counters().copied_bytes;
+        EXPECT_EQ(turn(), 0U);
+        EXPECT_EQ(port.sent.back().data, std::vector(frame.begin(), frame.end()));
+        port.finish(1);
+        (void)turn();
+        return tx->counters().copied_bytes - before;
+    };
+    EXPECT_EQ(copied(14, 5, 0), 14U) << "nobody has to parse more";
+    EXPECT_EQ(copied(54, 5, TxFlags::checksum_blank), 54U);
+    EXPECT_EQ(copied(66, 8, TxFlags::checksum_blank), 66U);
+    EXPECT_EQ(copied(54, 8, TxFlags::checksum_blank), 128U) << "TCP has options";
+    EXPECT_EQ(copied(53, 5, TxFlags::checksum_blank), 128U);
+    EXPECT_EQ(copied(14, 5, TxFlags::checksum_blank), 128U);
+    EXPECT_EQ(copied(200, 5, TxFlags::checksum_blank), 128U);
 }
 
 TEST_F(StaticQueueTest, APortThatHoldsPacketsDoesNotHoldTheirSlotsForLong) {

@@ -408,6 +408,42 @@ TEST_P(TxQueueTest, RingPageAsDataIsHarmless) {
     EXPECT_EQ(backend.port.sent.size(), 1U);
 }
 
+/// A header area: one reference is in every packet of a turn, with more octets than are copied apart.
+TEST_P(TxQueueTest, OneReferenceServesManyPacketsOfATurn) {
+    Backend backend(guest, GetParam());
+    const MockGuest::Page headers = guest.page();
+    std::vector<MockGuest::Page> payload;
+    std::vector<test::Frame> expected;
+    for (std::uint32_t i = 0; i < 16; ++i) {
+        payload.push_back(guest.page());
+        const auto header = guest.memory.page(headers.frame).subspan(256 * i, 200);
+        const auto rest = guest.memory.page(payload.back().frame).first(1000);
+        std::ranges::fill(header, static_cast<std::byte>(i + 1));
+        std::ranges::fill(rest, static_cast<std::byte>(i + 101));
+        expected.emplace_back();
+        expected.back().data.assign(header.begin(), header.end());
+        expected.back().data.insert(expected.back().data.end(), rest.begin(), rest.end());
+        guest.tx.put(TxSlot::from(TxRequest{.gref = std::to_underlying(headers.ref),
+                                            .offset = static_cast<std::uint16_t>(256 * i),
+                                            .flags = {TxFlags::more_data},
+                                            .id = static_cast<std::uint16_t>(256 + i),
+                                            .size = 1200}));
+        guest.tx.put(TxSlot::from(TxRequest{.gref = std::to_underlying(payload.back().ref),
+                                            .offset = 0,
+                                            .flags = {},
+                                            .id = static_cast<std::uint16_t>(i),
+                                            .size = 1000}));
+    }
+    (void)guest.tx.push_and_check_notify();
+    backend.run();
+    EXPECT_EQ(backend.port.sent, expected);
+    const auto answers = guest.tx_answers();
+    EXPECT_EQ(answers.size(), 32U);
+    EXPECT_TRUE(std::ranges::all_of(answers, [](const TxResponse& answer) { return answer.status == okay; }));
+    EXPECT_TRUE(guest.take_back(headers)) << "in use after its last answer";
+    EXPECT_TRUE(std::ranges::all_of(payload, [this](const MockGuest::Page& page) { return guest.take_back(page); }));
+}
+
 /// While the backend works, another thread scribbles over every slot and index. Whatever the backend makes of it, it
 /// must be the processing of some snapshot: bounded, each answer within the ring, nothing left mapped.
 TEST_P(TxQueueTest, SurvivesAGuestThatScribblesOverItsRing) {

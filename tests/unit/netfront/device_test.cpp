@@ -11,6 +11,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstring>
 #include <memory>
 #include <random>
 #include <string>
@@ -251,9 +252,10 @@ TEST_F(NetfrontDevice, offers_what_the_configuration_says) {
 }
 
 TEST_F(NetfrontDevice, refuses_settings_out_of_range) {
-    for (auto change : {+[](Config& c) { c.queues = 0; }, +[](Config& c) { c.queues = 65; },
-                        +[](Config& c) { c.tx_buffers = 17; }, +[](Config& c) { c.tx_buffers = 257; },
-                        +[](Config& c) { c.rx_buffers = 18; }, +[](Config& c) { c.rx_buffers = 257; }}) {
+    for (auto change :
+         {+[](Config& c) { c.queues = 0; }, +[](Config& c) { c.queues = 65; }, +[](Config& c) { c.tx_buffers = 17; },
+          +[](Config& c) { c.tx_buffers = 257; }, +[](Config& c) { c.rx_buffers = 18; },
+          +[](Config& c) { c.rx_buffers = 257; }, +[](Config& c) { c.tx_headers = 257; }}) {
         Config config;
         change(config);
         EXPECT_EQ(Device::Impl::start(*front_, 0, config).error().code, EINVAL);
@@ -283,6 +285,49 @@ TEST_F(NetfrontDevice, moves_packets_and_wakes_by_events) {
     EXPECT_EQ(queue.statistics().tx_packets, 600U);
     EXPECT_EQ(queue.statistics().rx_packets, 600U);
     EXPECT_EQ(queue.tx_in_flight(), 0U);
+}
+
+/// One event for all that send() puts on the ring, and the ring's answers are taken when their room is needed, or when
+/// the application asks for buffers.
+TEST_F(NetfrontDevice, sends_with_one_event_and_reaps_before_and_on_demand) {
+    config_.tx_buffers = 256;
+    connect();
+    Queue& queue = device_->queue(0);
+    std::array<Fragment, 256> buffers;
+    ASSERT_EQ(queue.allocate(buffers), 256U);
+    std::array<Packet, 256> packets;
+    for (std::size_t i = 0; i < packets.size(); ++i) {
+        packets[i].fragment_count = 1;
+        packets[i].fragments[0] = buffers[i];
+        packets[i].fragments[0].length = 60;
+    }
+    const std::uint64_t before = queue.statistics().notifications;
+    EXPECT_EQ(queue.send(std::span(packets).first(240)), 240U);
+    EXPECT_EQ(queue.statistics().notifications, before + 1);
+    answer_tx(queues_[0]);
+    EXPECT_EQ(queue.tx_in_flight(), 240U);
+    EXPECT_EQ(queue.send(std::span(packets).last(16)), 16U);
+    EXPECT_EQ(queue.tx_in_flight(), 16U) << "reaped before";
+    answer_tx(queues_[0]);
+    EXPECT_EQ(queue.allocate({}), 0U);
+    EXPECT_EQ(queue.tx_in_flight(), 0U) << "and on demand";
+    EXPECT_EQ(queue.allocate(buffers), 256U);
+}
+
+TEST_F(NetfrontDevice, two_queues_with_header_areas_fit_what_gntalloc_lends) {
+    offer_.emplace_back("feature-ctrl-ring", "1");
+    config_.static_grants = false;
+    config_.queues = 2;
+    config_.tx_headers = 256;
+    connect(2);
+    EXPECT_EQ(host_->machine().usage(guest_)->pages_shared, 2 * (2 + 224 + 16 + 256) + 2);
+    for (unsigned i = 0; i < 2; ++i) {
+        std::array<Fragment, 257> headers;
+        EXPECT_EQ(device_->queue(i).allocate_headers(headers), 256U);
+        for (const Fragment& slot : std::span(headers).first(256)) {
+            std::memset(slot.data, 1, slot.length);
+        }
+    }
 }
 
 TEST_F(NetfrontDevice, backend_of_pages_to_flip_is_refused) {

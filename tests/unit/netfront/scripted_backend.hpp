@@ -44,10 +44,10 @@ struct TxPair {
     static constexpr std::uint32_t first_ref = 1000;
 
     explicit TxPair(std::size_t buffer_count = 224, TxFeatures features = {true, true, true, true, true},
-                    ring::Index start = 0)
-        : memory(buffer_count + 1),
-          refs(consecutive_refs(first_ref, buffer_count)),
-          front(memory.page(0), memory.page(1), refs, features, start),
+                    ring::Index start = 0, unsigned headers = 0)
+        : memory(buffer_count + TxQueue::header_pages(headers) + 1),
+          refs(consecutive_refs(first_ref, buffer_count + TxQueue::header_pages(headers))),
+          front(memory.page(0), memory.page(1), refs, headers, features, start),
           back(*ring::TxBackRing::attach(memory.page(0))) {}
 
     std::vector<ring::TxSlot> take(std::size_t most = 256) {
@@ -67,6 +67,14 @@ struct TxPair {
     std::size_t free_buffers() {
         std::vector<Fragment> all(256);
         all.resize(front.allocate(all, false));
+        front.free(all);
+        return all.size();
+    }
+
+    /// The same of header slots.
+    std::size_t free_headers() {
+        std::vector<Fragment> all(257);
+        all.resize(front.allocate_headers(all));
         front.free(all);
         return all.size();
     }

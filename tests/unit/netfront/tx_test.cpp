@@ -103,6 +103,119 @@ TEST(NetfrontTx, buffers_begin_at_different_lines_and_leave_room_for_a_frame) {
     EXPECT_EQ(pair.front.allocate(all, false), 0U);
 }
 
+constexpr TxFeatures everything{true, true, true, true, true};
+
+/// A packet with its headers in a slot of the header area.
+Packet make_header_packet(TxPair& pair, std::uint32_t header, const std::vector<std::uint32_t>& payload) {
+    Packet packet;
+    EXPECT_EQ(pair.front.allocate_headers({packet.fragments.data(), 1}), 1U);
+    packet.fragments[0].length = header;
+    EXPECT_EQ(pair.front.allocate({packet.fragments.data() + 1, payload.size()}, true), payload.size());
+    for (std::size_t i = 0; i < payload.size(); ++i) {
+        packet.fragments[1 + i].length = payload[i];
+    }
+    packet.fragment_count = static_cast<std::uint16_t>(1 + payload.size());
+    return packet;
+}
+
+TEST(NetfrontTxHeaders, go_first_from_slots_of_few_pages_and_come_home_by_their_own_numbers) {
+    TxPair pair(224, everything, 0xfffffff0, 256);
+    EXPECT_EQ(pair.free_headers(), 256U);
+    std::vector<Packet> packets;
+    std::set<std::uint16_t> ids;
+    std::set<std::uint32_t> header_refs;
+    for (std::uint32_t i = 0; i < 100; ++i) {
+        packets.push_back(make_header_packet(pair, 54, {1000}));
+        EXPECT_EQ(packets.back().fragments[0].data,
+                  pair.memory.page(225) + (packets.back().fragments[0].buffer - 256) * 256);
+    }
+    EXPECT_EQ(pair.front.send(packets, pair.statistics).packets, 100U);
+    const auto slots = pair.take();
+    ASSERT_EQ(slots.size(), 200U);
+    for (std::size_t i = 0; i < slots.size(); i += 2) {
+        const ring::TxRequest header = slots[i].request();
+        const ring::TxRequest payload = slots[i + 1].request();
+        EXPECT_EQ(header.size, 1054);
+        EXPECT_EQ(header.flags.bits, ring::TxFlags::more_data);
+        EXPECT_EQ(header.offset % 256, 0);
+        EXPECT_GE(header.gref, TxPair::first_ref + 224);
+        EXPECT_EQ(payload.size, 1000);
+        EXPECT_LT(payload.gref, TxPair::first_ref + 224);
+        header_refs.insert(header.gref);
+        ids.insert(header.id);
+        ids.insert(payload.id);
+    }
+    EXPECT_EQ(header_refs.size(), 7U) << "sixteen to a page";
+    EXPECT_EQ(ids.size(), 200U);
+    EXPECT_EQ(pair.free_headers(), 156U);
+    for (const std::uint16_t id : ids) {
+        pair.answer(id);
+    }
+    static_cast<void>(pair.publish());
+    EXPECT_EQ(pair.front.reap(pair.statistics), nullptr);
+    EXPECT_EQ(pair.free_headers(), 256U);
+    EXPECT_EQ(pair.free_buffers(), 224U);
+}
+
+TEST(NetfrontTxHeaders, a_short_packet_fits_a_slot_and_the_largest_one_behind_it) {
+    TxPair pair(224, everything, 0, 16);
+    EXPECT_EQ(send(pair, make_header_packet(pair, 256, {})).packets, 1U);
+    std::vector<std::uint32_t> payload(16, 4096);
+    payload.back() = 4095 - 66;
+    EXPECT_EQ(send(pair, make_header_packet(pair, 66, payload)).packets, 1U);
+    const auto slots = pair.take();
+    ASSERT_EQ(slots.size(), 18U);
+    EXPECT_EQ(slots[0].request().size, 256);
+    EXPECT_EQ(slots[1].request().size, 65535);
+}
+
+TEST(NetfrontTxHeaders, are_none_where_none_were_asked_for) {
+    TxPair pair;
+    EXPECT_EQ(pair.free_headers(), 0U);
+    Packet packet = make_packet(pair, {60});
+    packet.fragments[0].buffer = 256;
+    EXPECT_EQ(send(pair, packet).error, EINVAL);
+}
+
+TEST(NetfrontTxHeaders, are_refused_elsewhere_and_stay_with_the_application) {
+    const auto refused = [](void (*spoil)(Packet&)) {
+        TxPair pair(224, everything, 0, 20);
+        const Packet good = make_header_packet(pair, 54, {100, 100});
+        Packet bad = good;
+        spoil(bad);
+        EXPECT_EQ(send(pair, bad).error, EINVAL);
+        EXPECT_EQ(send(pair, good).packets, 1U) << "all of it is still the application's";
+        EXPECT_EQ(send(pair, good).error, EINVAL) << "and now none of it";
+        pair.front.free({good.fragments.data(), 3});
+        EXPECT_EQ(pair.free_headers(), 19U);
+    };
+    refused([](Packet& p) { std::swap(p.fragments[0], p.fragments[1]); });
+    refused([](Packet& p) { p.fragments[2] = p.fragments[0]; });
+    refused([](Packet& p) { p.fragments[0].length = 257; });
+    refused([](Packet& p) { p.fragments[0].length = 13; });
+    refused([](Packet& p) { p.fragments[0].data += 203; });
+    refused([](Packet& p) { p.fragments[0].data -= 1; });
+    refused([](Packet& p) { p.fragments[0].data += 256; });
+    refused([](Packet& p) { p.fragments[0].buffer += 1; });
+    refused([](Packet& p) { p.fragments[0].buffer = 256 + 20; });
+    refused([](Packet& p) { p.fragments[0].buffer = 256 + 19; });  // there, and not allocated
+    refused([](Packet& p) { p.fragments[0].buffer = 255; });
+}
+
+TEST(NetfrontTxHeaders, that_the_backend_does_not_hold_are_no_answers) {
+    for (const std::uint16_t id : {std::uint16_t{256}, std::uint16_t{256 + 20}, std::uint16_t{511}}) {
+        TxPair pair(224, everything, 0, 20);
+        const Packet packet = make_header_packet(pair, 54, {100});
+        const Packet held = make_header_packet(pair, 54, {100});
+        ASSERT_EQ(packet.fragments[0].buffer, 256U);
+        EXPECT_EQ(send(pair, packet).packets, 1U);
+        pair.take();
+        pair.answer(id == 256 ? static_cast<std::uint16_t>(held.fragments[0].buffer) : id);
+        static_cast<void>(pair.publish());
+        EXPECT_THAT(pair.front.reap(pair.statistics), HasSubstr("not in flight")) << id;
+    }
+}
+
 struct Refusal {
     const char* name;
     int error;
@@ -317,17 +430,18 @@ ring::TxSlot an_extra() {
 /// Random traffic and answers in random order: every buffer comes home, also across the wrap of the indices.
 TEST(NetfrontTx, buffers_survive_random_traffic_across_the_wrap) {
     for (const ring::Index start : {0U, 0xffffff00U, 0xfffffff0U}) {
-        TxPair pair(100, {true, true, true, true, true}, start);
+        TxPair pair(100, everything, start, 30);
         std::mt19937 random(start + 1);
         std::vector<ring::TxSlot> owed;
         for (int round = 0; round < 2000; ++round) {
             std::vector<std::uint32_t> lengths(1 + random() % 18, 0);
             std::ranges::generate(lengths, [&] { return 14 + static_cast<std::uint32_t>(random() % 3000); });
             Packet packet;
-            const std::size_t got = pair.front.allocate({packet.fragments.data(), lengths.size()}, true);
+            std::size_t got = random() % 2 == 0 ? pair.front.allocate_headers({packet.fragments.data(), 1}) : 0;
+            got += pair.front.allocate(std::span(packet.fragments).subspan(got, lengths.size() - got), true);
             packet.fragment_count = static_cast<std::uint16_t>(got);
             for (std::size_t i = 0; i < got; ++i) {
-                packet.fragments[i].length = lengths[i];
+                packet.fragments[i].length = packet.fragments[i].buffer < 256 ? lengths[i] : 14 + lengths[i] % 243;
             }
             if (random() % 2 == 0) {
                 packet.offload = {.checksum_blank = true, .gso_type = GsoType::tcpv4, .gso_size = 1448};
@@ -358,6 +472,7 @@ TEST(NetfrontTx, buffers_survive_random_traffic_across_the_wrap) {
         ASSERT_EQ(pair.front.reap(pair.statistics), nullptr);
         EXPECT_EQ(pair.front.in_flight(), 0U);
         EXPECT_EQ(pair.free_buffers(), 100U);
+        EXPECT_EQ(pair.free_headers(), 30U);
         EXPECT_GT(pair.statistics.tx_packets, 300U);
     }
 }
