@@ -48,6 +48,9 @@ struct Config {
     bool scatter_gather = true;    ///< offer feature-sg: packets above one page towards us
     bool segmentation = true;      ///< offer feature-gso-tcpv4/6 (needs scatter_gather)
     bool checksum_offload = true;  ///< offer blank checksums towards us
+    /// From the first packet on have a backend that can (feature-multicast-control) pass on only what is for multicast
+    /// groups that were joined; see Device::filter_multicast().
+    bool filter_multicast = false;
     /// Have a backend that can (feature-ctrl-ring, "static grants" of netif.h) keep all buffers mapped, so that it
     /// needs no call of the hypervisor's for a packet.
     bool static_grants = true;
@@ -84,9 +87,10 @@ struct QueueStatistics {
     std::uint64_t tx_packets = 0, tx_bytes = 0, tx_slots = 0;
     std::uint64_t tx_errors = 0;  ///< packets that the backend answered with an error
     std::uint64_t rx_packets = 0, rx_bytes = 0, rx_slots = 0;
-    std::uint64_t rx_errors = 0;      ///< packets given up: an error status, or lengths or GSO that cannot be
-    std::uint64_t notifications = 0;  ///< events sent to the backend
-    std::uint64_t events = 0;         ///< events received
+    std::uint64_t rx_errors = 0;       ///< packets given up: an error status, or lengths or GSO that cannot be
+    std::uint64_t notifications = 0;   ///< events sent to the backend
+    std::uint64_t events = 0;          ///< events received
+    std::uint64_t groups_refused = 0;  ///< multicast groups that the backend did not let us join: it has no room
 };
 
 enum class LinkState : std::uint8_t {
@@ -132,6 +136,14 @@ public:
     /// Whether a blank checksum is allowed for the packet's version of IP is the caller's to know, see
     /// Device::can_leave_checksum_blank().
     std::size_t send(std::span<const Packet> packets, int* error = nullptr) noexcept;
+
+    /// Asks the backend for frames to a multicast group (its MAC address), or for no more of them, on behalf of the
+    /// whole device; Device::filter_multicast() says when that matters. Takes two slots of the ring and tells the
+    /// backend. Returns 0, or an errno value: EINVAL (no group's address), EOPNOTSUPP (the backend does not filter),
+    /// EAGAIN (the ring is full), ENOTCONN. Whether it had room for one more (Linux and uvif have 64 a device) comes
+    /// later, in QueueStatistics::groups_refused. Joined twice it is to be left twice.
+    int join(const std::array<std::uint8_t, 6>& group) noexcept;
+    int leave(const std::array<std::uint8_t, 6>& group) noexcept;
 
     /// Takes packets that have arrived, in order; their memory is the granted pages themselves, yours until
     /// release(). The backend can still write to them: copy before you judge. Fragments are never empty, a packet
@@ -195,6 +207,16 @@ public:
     /// Thread rule as of process(). Errors: EOPNOTSUPP (no control ring, or no hashes), EINVAL (a value out of its
     /// range), ENOTCONN, ETIMEDOUT (no answer: the connection goes on without), EPROTO.
     Result<void> steer_by_hash(const Hashing& hashing);
+
+    /// The backend can keep multicast from us (feature-multicast-control).
+    [[nodiscard]] bool can_filter_multicast() const noexcept;
+    /// Has the backend pass on, of frames to multicast groups, only those to groups that were joined (Queue::join());
+    /// or all again. Frames to one host and to all (broadcast) always come. It is a wish, heard soon: be ready for
+    /// others. Groups hold, filtered or not, as long as the connection: after a backend restart they are to be joined
+    /// again. IPv6 needs the solicited-node groups of its addresses.
+    /// Thread rule as of process(). Errors: EOPNOTSUPP (also from a backend that has only Config::filter_multicast),
+    /// ENOTCONN, and what the store says.
+    Result<void> filter_multicast(bool on);
 
     [[nodiscard]] unsigned queue_count() const noexcept;
     [[nodiscard]] Queue& queue(unsigned index) noexcept;

@@ -15,7 +15,7 @@ namespace uvif::netback {
     X(too_many_slots, "packet of 20 or 21 data slots: consumed and answered with an error") \
     X(size_mismatch, "continuation slots larger than the packet they belong to")            \
     X(too_short, "first slot, or what is left of it, below an Ethernet header")             \
-    X(multicast_request, "multicast control request, which this backend did not offer")     \
+    X(too_many_groups, "request to join a multicast group beyond the 64 that a guest may")  \
     X(grant_failed, "a grant of the packet could not be copied or mapped")
 
 #define UVIF_ROGUE_REASONS(X)                                                            \
@@ -30,6 +30,7 @@ namespace uvif::netback {
 #define UVIF_RX_DROPS(X)                                                                                \
     X(no_scatter_gather, "packet above one page for a guest without feature-sg")                        \
     X(no_segments, "TCP segments to be (GSO) for a guest that does not take them")                      \
+    X(unwanted_group, "for a multicast group that the guest has not joined, and has us filter")         \
     X(expired, "waited 10 s for the guest to post as many slots as the packet needs")                   \
     X(no_buffers, "waited 30 ms for slots of a guest that does not announce them (feature-rx-notify)")  \
     X(held_too_long, "of another queue, while this one took too little for longer than pages are held") \

@@ -45,6 +45,10 @@ std::string id_text(const VifId& id) {
     return fmt::format("{}/{}", std::to_underlying(id.domain), id.handle);
 }
 
+// Keys of a frontend's folder that may change while it is connected.
+constexpr const char* state_key = "/state";
+constexpr const char* groups_key = "/request-multicast-control";
+
 std::string frontend_watch(const VifId& id) {
     return fmt::format("{}{}", frontend_token, id_text(id));
 }
@@ -277,16 +281,18 @@ void Daemon::evaluate_dirty() {
         }
         const bool stays = found->second->evaluate();
         auto watched = watched_.find(id);
-        const std::string node =
-            stays && !found->second->frontend().empty() ? found->second->frontend() + "/state" : "";
-        if (watched != watched_.end() && watched->second != node) {
-            (void)store_->unwatch(watched->second, frontend_watch(id));
+        const std::string folder = stays ? found->second->frontend() : "";
+        if (watched != watched_.end() && watched->second != folder) {
+            (void)store_->unwatch(watched->second + state_key, frontend_watch(id));
+            (void)store_->unwatch(watched->second + groups_key, frontend_watch(id));
             watched_.erase(watched);
             watched = watched_.end();
         }
-        // The watch fires at once, so that what changed since evaluate() looked is not missed.
-        if (!node.empty() && watched == watched_.end() && store_->watch(node, frontend_watch(id))) {
-            watched_.emplace(id, node);
+        // A watch fires at once, so that what changed since evaluate() looked is not missed.
+        if (!folder.empty() && watched == watched_.end() && store_->watch(folder + state_key, frontend_watch(id))) {
+            // Without this one, what the guest asks for is seen when it next changes its state.
+            (void)store_->watch(folder + groups_key, frontend_watch(id));
+            watched_.emplace(id, folder);
         }
         if (!stays) {
             vifs_.erase(found);

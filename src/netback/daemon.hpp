@@ -97,7 +97,7 @@ private:
     TunnelPlace tunnel_;
     std::optional<JournalFolder> journals_;  ///< from open() on
     std::map<VifId, std::unique_ptr<Vif>> vifs_;
-    std::map<VifId, std::string> watched_;  ///< the frontend's state node of each vif, as watched
+    std::map<VifId, std::string> watched_;  ///< the frontend's folder of each vif, of which keys are watched
     std::set<VifId> dirty_;
     bool rescan_ = true;
     std::int64_t pinged_ns_ = 0;

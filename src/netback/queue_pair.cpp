@@ -122,6 +122,10 @@ Result<void> QueuePair::attach(const QueueConfig& config) {
         return propagate(rx);
     }
     rx_ = std::move(*rx);
+    if (config.groups != nullptr) {
+        tx_->tell(*config.groups);
+        rx_->filter_by(*config.groups);
+    }
     if (config.exchange != nullptr) {
         rx_->join(*config.exchange, config.index, *this);
     }

@@ -22,9 +22,10 @@ struct QueueConfig {
     QueueKeys keys;
     RxFeatures rx;
     FetchPolicy fetch;
-    TxCredit* credit = nullptr;      ///< of the vif, whose queues share it
-    HeldSlots* held = nullptr;       ///< likewise
-    RxExchange* exchange = nullptr;  ///< with which it is queue `index` of those that the guest may have steer
+    TxCredit* credit = nullptr;         ///< of the vif, whose queues share it
+    HeldSlots* held = nullptr;          ///< likewise
+    MulticastGroups* groups = nullptr;  ///< likewise; null: its guest is given all, and can ask for none
+    RxExchange* exchange = nullptr;     ///< with which it is queue `index` of those that the guest may have steer
     std::size_t index = 0;
     bool resumed = false;  ///< another daemon served these rings before: events may have been lost in between
     std::shared_ptr<QueueJournal> journal;  ///< null: a daemon that is killed cannot be followed by another

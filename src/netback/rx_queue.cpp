@@ -194,8 +194,11 @@ RxQueue::Gathered RxQueue::gather(bool may_receive, CopyBatch& copies) noexcept 
         take_home();
     }
     result.worked = take_passed();
+    const std::uint64_t& unwanted = counters_.drops[static_cast<std::size_t>(RxDrop::unwanted_group)];
+    const std::uint64_t unwanted_before = unwanted;
     if (may_receive && wants_packets()) {
         result.port_empty = receive();
+        result.worked |= unwanted != unwanted_before;
     }
     last_segment_ = copies.size();
     const std::uint64_t placed = counters_.packets;
@@ -274,8 +277,26 @@ bool RxQueue::receive() noexcept {
     }
     const std::size_t got = port_.receive(packets);
     free_.resize(free_.size() - got);
-    waiting_.add(steering_ == nullptr ? got : steer(packets.first(got)));
+    std::size_t kept = got;
+    if (groups_ != nullptr && groups_->filters()) {
+        kept = discard_unwanted(packets.first(got));
+    }
+    waiting_.add(steering_ == nullptr ? kept : steer(packets.first(kept)));
     return got < packets.size();
+}
+
+/// Moves those that are wanted to the front; returns how many.
+std::size_t RxQueue::discard_unwanted(std::span<Packet*> packets) noexcept {
+    std::size_t kept = 0;
+    for (Packet* packet : packets) {
+        if (groups_->wanted(std::span<const std::byte, 6>(packet->fragments[0].data, 6))) {
+            packets[kept++] = packet;
+        } else {
+            free_.push_back(packet);
+        }
+    }
+    counters_.drops[static_cast<std::size_t>(RxDrop::unwanted_group)] += packets.size() - kept;
+    return kept;
 }
 
 /// Moves packets from the waiting line to the ring until one does not fit, or enough for a turn have. True when any

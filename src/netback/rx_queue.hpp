@@ -42,6 +42,7 @@
 #include "grant/copy_batch.hpp"
 #include "grant/static_table.hpp"
 #include "netback/counters.hpp"
+#include "netback/multicast_groups.hpp"
 #include "netback/rx_steering.hpp"
 #include "netback/waiting_line.hpp"
 #include "packet/buffer_pool.hpp"
@@ -81,6 +82,8 @@ public:
 
     /// It is queue `index` of a vif whose guest may have packets steered; `waker` has it look at what comes by it.
     void join(RxExchange& exchange, std::size_t index, Waker& waker) noexcept;
+    /// What it receives is given to the guest only if it wants it. They outlive the queue.
+    void filter_by(const MulticastGroups& groups) noexcept { groups_ = &groups; }
     /// Buffers in these pages are written to directly. The table outlives the queue.
     void use(const StaticTable& statics) noexcept { statics_ = &statics; }
 
@@ -159,6 +162,7 @@ private:
     bool take_passed() noexcept;
     void discard_passed(std::span<Packet* const> packets) noexcept;
     bool receive() noexcept;
+    [[nodiscard]] std::size_t discard_unwanted(std::span<Packet*> packets) noexcept;
     [[nodiscard]] std::size_t passed_waiting() const noexcept;
     bool watch(bool moved, bool placed) noexcept;
     void watch_hold() noexcept;
@@ -183,6 +187,7 @@ private:
     std::vector<Packet*> free_;
     WaitingLine waiting_;  ///< received and not yet on the ring
 
+    const MulticastGroups* groups_ = nullptr;
     const StaticTable* statics_ = nullptr;  ///< none: the guest has no static grants
     RxExchange* exchange_ = nullptr;
     std::size_t index_ = 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "netback/tx_parser.hpp"
 
+#include <array>
 #include <cassert>
 
 #include "xen/types.hpp"
@@ -26,10 +27,14 @@ TxFrame drop(TxFrame frame, TxDrop reason) noexcept {
     return frame;
 }
 
+/// Of each type the last one counts, as in Linux.
 struct Extras {
-    ExtraInfo gso;  // the last one counts, as in Linux
-    bool has_gso = false;
-    bool has_multicast = false;
+    std::array<ExtraInfo, ring::extra_type_count> by_type;  // type 0: there is none
+
+    [[nodiscard]] const ExtraInfo* find(ExtraType type) const noexcept {
+        const ExtraInfo& extra = by_type[static_cast<std::size_t>(type)];
+        return extra.type != 0 ? &extra : nullptr;
+    }
 };
 
 /// Walks the chain behind the first request. Rogue::none when it is sound.
@@ -44,13 +49,7 @@ Rogue read_extras(std::span<const TxSlot> slots, TxFrame& frame, Extras& extras)
         if (extra.type == 0 || extra.type >= ring::extra_type_count) {
             return Rogue::extra_type_invalid;
         }
-        const auto type = static_cast<ExtraType>(extra.type);
-        if (type == ExtraType::gso) {
-            extras.gso = extra;
-            extras.has_gso = true;
-        } else if (type == ExtraType::mcast_add || type == ExtraType::mcast_del) {
-            extras.has_multicast = true;
-        }
+        extras.by_type[extra.type] = extra;
         more = (extra.flags & ExtraInfo::more) != 0;
     }
     return Rogue::none;
@@ -102,15 +101,18 @@ TxFrame parse_tx_frame(std::span<const TxSlot> slots) noexcept {
     frame.offload.checksum_blank = first.flags.has(TxFlags::checksum_blank);
     frame.offload.data_validated = first.flags.has(TxFlags::data_validated);
 
-    Extras extras;
+    Extras extras{};
     if (first.flags.has(TxFlags::extra_info)) {
         if (const Rogue reason = read_extras(slots, frame, extras); reason != Rogue::none) {
             return rogue(frame, reason);
         }
     }
-    if (extras.has_multicast) {
+    const ExtraInfo* const joins = extras.find(ExtraType::mcast_add);
+    if (const ExtraInfo* const group = joins != nullptr ? joins : extras.find(ExtraType::mcast_del)) {
         // Carries no data: only the first request and its extras belong to it.
-        return drop(frame, TxDrop::multicast_request);
+        frame.verdict = joins != nullptr ? TxFrame::Verdict::join : TxFrame::Verdict::leave;
+        frame.group = group->data;
+        return frame;
     }
     if (first.flags.has(TxFlags::more_data)) {
         TxDrop fault = TxDrop::count;
@@ -127,13 +129,13 @@ TxFrame parse_tx_frame(std::span<const TxSlot> slots) noexcept {
     if (first.offset + frame.first_size > xen::page_size) {
         return rogue(frame, Rogue::crosses_page);
     }
-    if (extras.has_gso) {
-        const std::uint8_t type = extras.gso.gso_type();
-        if (extras.gso.gso_size() == 0 || type == 0 || type > static_cast<std::uint8_t>(GsoType::tcpv6)) {
+    if (const ExtraInfo* gso = extras.find(ExtraType::gso)) {
+        const std::uint8_t type = gso->gso_type();
+        if (gso->gso_size() == 0 || type == 0 || type > static_cast<std::uint8_t>(GsoType::tcpv6)) {
             return rogue(frame, Rogue::gso_invalid);
         }
         frame.offload.gso_type = static_cast<GsoType>(type);
-        frame.offload.gso_size = extras.gso.gso_size();
+        frame.offload.gso_size = gso->gso_size();
     }
     frame.verdict = TxFrame::Verdict::accept;
     return frame;

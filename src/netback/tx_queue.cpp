@@ -135,6 +135,10 @@ void TxQueue::parse() noexcept {
                 ++counters_.drops[static_cast<std::size_t>(frame.drop)];
                 owe_frame(slots_begin_, frame, TxStatus::error);
                 break;
+            case TxFrame::Verdict::join:
+            case TxFrame::Verdict::leave:
+                answer_group(frame);
+                break;
             case TxFrame::Verdict::accept:
                 resume_ns_ = credit_.pay(frame.length);
                 if (resume_ns_ != 0) {
@@ -165,6 +169,19 @@ void TxQueue::begin_packet(const TxFrame& frame) noexcept {
     packet.failed_slots = 0;
     packet.buffer = buffers_.take();  // as many buffers as packets: never empty-handed
     batch_[batch_count_++] = &packet;
+}
+
+/// As Linux netback: whether or not the guest's groups are filtered now, and what is not there is left all the same.
+void TxQueue::answer_group(const TxFrame& frame) noexcept {
+    const MacNumber group = mac_number(std::as_bytes(std::span(frame.group)));
+    bool done = groups_ != nullptr;
+    if (done && frame.verdict == TxFrame::Verdict::join) {
+        done = groups_->add(group);
+    } else if (done) {
+        groups_->remove(group);
+    }
+    counters_.drops[static_cast<std::size_t>(TxDrop::too_many_groups)] += done ? 0 : 1;
+    owe_frame(slots_begin_, frame, done ? TxStatus::okay : TxStatus::error);
 }
 
 /// Judges the copies. Copied packets have left the guest's pages: their slots are answered now. Mapped ones, and those

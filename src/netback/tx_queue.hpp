@@ -49,6 +49,7 @@
 #include "netback/counters.hpp"
 #include "netback/fetch_policy.hpp"
 #include "netback/held_slots.hpp"
+#include "netback/multicast_groups.hpp"
 #include "netback/tx_credit.hpp"
 #include "netback/tx_parser.hpp"
 #include "packet/buffer_pool.hpp"
@@ -95,6 +96,8 @@ public:
     /// Copies those into buffers of ours, so that the guest gets its pages back. Between turns.
     void release_held() noexcept;
 
+    /// Whom the guest's requests for multicast groups are for; without, they are refused. It outlives the queue.
+    void tell(MulticastGroups& groups) noexcept { groups_ = &groups; }
     /// Packets that lie in these pages whole are sent from there. The table outlives the queue.
     void use(const StaticTable& statics) noexcept { statics_ = &statics; }
     /// A packet in flight lies in it. Between turns.
@@ -172,6 +175,7 @@ private:
     bool take() noexcept;
     void parse() noexcept;
     void begin_packet(const TxFrame& frame) noexcept;
+    void answer_group(const TxFrame& frame) noexcept;
     void fetch(CopyBatch& copies) noexcept;
     void leave_payloads(std::span<TxPacket* const> packets) noexcept;
     void take_statics(std::span<TxPacket* const> packets) noexcept;
@@ -225,6 +229,7 @@ private:
     TxCredit& credit_;
     HeldSlots& vif_held_;
     xen::GrantTable& grants_;
+    MulticastGroups* groups_ = nullptr;
     const StaticTable* statics_ = nullptr;  ///< none: the guest has no static grants
     std::size_t in_place_ = 0;              ///< packets in flight that are
     std::int64_t resume_ns_ = 0;

@@ -42,6 +42,7 @@ bool Vif::evaluate() {
     identify();
     follow_rate();
     follow_spoofing();
+    follow_groups();
     for (unsigned steps = 0; steps < limits::backend_steps; ++steps) {
         const auto view = look();
         if (!view) {
@@ -155,6 +156,22 @@ void Vif::follow_spoofing() {
         log(budget_, LogLevel::warning, "{}: no-mac-spoofing is of no effect without --switch; have the bridge filter",
             name_);
     }
+}
+
+/// The guest's wish, which it may change at any time (feature-dynamic-multicast-control).
+void Vif::follow_groups() {
+    if (!attached_) {
+        return;
+    }
+    std::string text = around_.store.read(device_.frontend + "/request-multicast-control").value_or("");
+    const auto asked = xen::parse_flag(text);
+    groups_.request(asked.value_or(false));
+    if (text != asked_groups_ && !asked && !text.empty()) {
+        log(budget_, LogLevel::warning,
+            "{}: {}/request-multicast-control is \"{}\", expected 0 or 1: it gets all groups", name_, device_.frontend,
+            printable(text));
+    }
+    asked_groups_ = std::move(text);
 }
 
 void Vif::follow_bridge() {
@@ -353,6 +370,7 @@ Result<void> Vif::connect(bool resumed) {
         }
     }
     attached_ = true;
+    follow_groups();
     if (tap_) {
         if (auto set = tap_->set_carrier(true); !set) {
             disconnect();
@@ -467,12 +485,16 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
     config.exchange = exchange_.get();
     config.index = index;
     config.held = &held_;
+    config.groups = &groups_;
     auto journal = open_journal({id_, index, guest(), config.keys}, resumed);
     if (!journal) {
         return propagate(journal);
     }
     config.journal = std::move(*journal);
     config.resumed = resumed || (config.journal && config.journal->inherited());
+    if (config.resumed) {
+        groups_.lose();
+    }
     config.rx_patience = around_.settings.rx_patience;
     config.on_stalled = [tell = around_.on_stalled, id = id_, connection = connection_](bool stalled) {
         tell(id, connection, stalled);
@@ -612,6 +634,7 @@ void Vif::disconnect() noexcept {
         --placed.worker->load;
     }
     queues_.clear();
+    groups_.forget();
     statics_.reset();  // unmapped, and that before anybody writes Closed
     hash_.reset();
     exchange_.reset();
@@ -722,6 +745,10 @@ nlohmann::json Vif::describe() const {
     json["choice"] = around_.settings.fetch_choice;
     json["rate"] = rate_;
     json["stalled_queues"] = stalled_queues_;
+    json["multicast"] = groups_.lost()      ? "all, since an earlier daemon knew the groups"
+                        : groups_.filters() ? "filtered"
+                                            : "all";
+    json["multicast_groups"] = groups_.size();
     json["error"] = last_error_;
     return json;
 }

@@ -96,6 +96,7 @@ private:
     void identify();
     void follow_rate();
     void follow_spoofing();
+    void follow_groups();
     [[nodiscard]] std::optional<xen::BackendView> look();
     void take(const xen::BackendView& view, const xen::BackendStep& step);
     void write_state(xen::XenbusState from, xen::XenbusState to);
@@ -132,8 +133,10 @@ private:
     DeviceKeys device_;
     TxCredit credit_;
     HeldSlots held_;
-    std::string rate_;      ///< the key's text that credit_ goes by; empty: without limit
-    std::string spoofing_;  ///< the key's text that own_address_only_ goes by; empty: as all vifs
+    MulticastGroups groups_;
+    std::string asked_groups_;  ///< the guest's key text that groups_ go by
+    std::string rate_;          ///< the key's text that credit_ goes by; empty: without limit
+    std::string spoofing_;      ///< the key's text that own_address_only_ goes by; empty: as all vifs
     bool own_address_only_ = false;
     std::unique_ptr<TapDevice> tap_;         ///< none with another port
     std::unique_ptr<VxlanEndpoint> tunnel_;  ///< while connected, with a VXLAN port

@@ -262,7 +262,7 @@ Result<GuestKeys> read_guest_keys(xen::Store& store, const std::string& frontend
 
 Result<void> publish_features(xen::Store& store, const std::string& backend, std::uint32_t max_queues) {
     const std::string queues = fmt::format("{}", max_queues);
-    const std::array<std::pair<std::string_view, std::string_view>, 10> features{{
+    const std::array<std::pair<std::string_view, std::string_view>, 12> features{{
         {"feature-sg", "1"},
         {"feature-gso-tcpv4", "1"},
         {"feature-gso-tcpv6", "1"},
@@ -271,6 +271,8 @@ Result<void> publish_features(xen::Store& store, const std::string& backend, std
         {"feature-rx-flip", "0"},
         {"feature-split-event-channels", "1"},
         {"feature-ctrl-ring", "1"},
+        {"feature-multicast-control", "1"},
+        {"feature-dynamic-multicast-control", "1"},
         {"multi-queue-max-queues", queues},
         {"carrier", "1"},
     }};

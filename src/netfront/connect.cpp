@@ -178,6 +178,14 @@ Result<void> Device::steer_by_hash(const Hashing& hashing) {
     return impl_->steer_by_hash(hashing);
 }
 
+bool Device::can_filter_multicast() const noexcept {
+    return impl_->offer().tx.groups;
+}
+
+Result<void> Device::filter_multicast(bool on) {
+    return impl_->filter_multicast(on);
+}
+
 unsigned Device::queue_count() const noexcept {
     return impl_->queue_count();
 }

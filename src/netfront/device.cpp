@@ -316,10 +316,31 @@ Result<void> Device::Impl::look_at_link() {
     return {};
 }
 
-Result<void> Device::Impl::steer_by_hash(const Hashing& hashing) {
+Result<void> Device::Impl::check_connected() const {
     const LinkState now = state();
     if (now != LinkState::up && now != LinkState::down) {
         return fail(ENOTCONN, "netfront: the device is not connected");
+    }
+    return {};
+}
+
+Result<void> Device::Impl::filter_multicast(bool on) {
+    if (auto connected = check_connected(); !connected) {
+        return connected;
+    }
+    if (!offer_.dynamic_groups) {
+        return fail(EOPNOTSUPP, fmt::format("netfront: the backend {} {}", info_.backend,
+                                            offer_.tx.groups
+                                                ? "looks only when it connects whether to filter multicast "
+                                                  "(no feature-dynamic-multicast-control): set Config::filter_multicast"
+                                                : "does not filter multicast (no feature-multicast-control)"));
+    }
+    return request_groups(*store_, info_.frontend, on);
+}
+
+Result<void> Device::Impl::steer_by_hash(const Hashing& hashing) {
+    if (auto connected = check_connected(); !connected) {
+        return connected;
     }
     if (!control_) {
         return fail(

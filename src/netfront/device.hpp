@@ -72,11 +72,14 @@ public:
     [[nodiscard]] const Offer& offer() const noexcept { return offer_; }
     [[nodiscard]] unsigned static_buffers() const noexcept { return static_buffers_; }
     Result<void> steer_by_hash(const Hashing& hashing);
+    Result<void> filter_multicast(bool on);
     [[nodiscard]] unsigned queue_count() const noexcept { return static_cast<unsigned>(queues_.size()); }
     [[nodiscard]] Queue& queue(unsigned index) noexcept { return *queues_[index]; }
 
 private:
     Impl(xen::Hypervisor& hypervisor, unsigned id, const Config& config, ring::Index first_index) noexcept;
+
+    [[nodiscard]] Result<void> check_connected() const;
 
     enum class Progress : std::uint8_t { again, wait };
 

@@ -16,6 +16,7 @@ namespace uvif::netfront {
 namespace {
 
 constexpr std::uint32_t most_queues_offered = 65535;
+constexpr const char* groups_key = "request-multicast-control";
 
 /// What a reader of store_path.hpp found, with a missing, unreadable or malformed value as nothing. An error is left
 /// only where the store itself is out of reach.
@@ -78,6 +79,9 @@ Pairs frontend_keys(const Config& config, const Offer& offer, const std::vector<
     keys.emplace_back("feature-gso-tcpv6", segmentation ? "1" : "0");
     keys.emplace_back("feature-no-csum-offload", config.checksum_offload ? "0" : "1");
     keys.emplace_back("feature-ipv6-csum-offload", config.checksum_offload ? "1" : "0");
+    if (config.filter_multicast && offer.tx.groups) {
+        keys.emplace_back(groups_key, "1");
+    }
     return keys;
 }
 
@@ -92,7 +96,7 @@ bool is_stale(std::string_view key) {
                                                        "xdp-headroom",
                                                        "event-channel-ctrl",
                                                        "multi-queue-num-queues",
-                                                       "request-multicast-control",
+                                                       groups_key,
                                                        "feature-gso-tcpv4-prefix",
                                                        "feature-gso-tcpv6-prefix"};
     return key.starts_with("queue-") || std::ranges::find(left_behind, key) != std::end(left_behind);
@@ -129,10 +133,16 @@ Result<Offer> read_offer(xen::Store& store, const std::string& backend, Notes& n
         std::string_view key;
         bool* value;
     } flags[] = {
-        {"feature-rx-copy", &offer.rx_copy},        {"feature-split-event-channels", &offer.split_event_channels},
-        {"feature-ctrl-ring", &offer.control_ring}, {"feature-sg", &offer.tx.scatter_gather},
-        {"feature-gso-tcpv4", &offer.tx.tcpv4},     {"feature-gso-tcpv6", &offer.tx.tcpv6},
-        {"feature-no-csum-offload", &no_checksum},  {"feature-ipv6-csum-offload", &offer.tx.checksum_ipv6},
+        {"feature-rx-copy", &offer.rx_copy},
+        {"feature-split-event-channels", &offer.split_event_channels},
+        {"feature-ctrl-ring", &offer.control_ring},
+        {"feature-sg", &offer.tx.scatter_gather},
+        {"feature-gso-tcpv4", &offer.tx.tcpv4},
+        {"feature-gso-tcpv6", &offer.tx.tcpv6},
+        {"feature-multicast-control", &offer.tx.groups},
+        {"feature-dynamic-multicast-control", &offer.dynamic_groups},
+        {"feature-no-csum-offload", &no_checksum},
+        {"feature-ipv6-csum-offload", &offer.tx.checksum_ipv6},
     };
     for (const auto& flag : flags) {
         auto value = read_feature(store, backend, flag.key, false, notes);
@@ -142,6 +152,7 @@ Result<Offer> read_offer(xen::Store& store, const std::string& backend, Notes& n
         *flag.value = *value;
     }
     offer.tx.checksum_ipv4 = !no_checksum;
+    offer.dynamic_groups = offer.dynamic_groups && offer.tx.groups;
 
     auto queues = lenient(xen::read_decimal(store, backend + "/multi-queue-max-queues", most_queues_offered), notes);
     if (!queues) {
@@ -154,6 +165,10 @@ Result<Offer> read_offer(xen::Store& store, const std::string& backend, Notes& n
 
 Result<bool> read_carrier(xen::Store& store, const std::string& backend, Notes& notes) {
     return read_feature(store, backend, "carrier", true, notes);
+}
+
+Result<void> request_groups(xen::Store& store, const std::string& frontend, bool filter) {
+    return store.write(fmt::format("{}/{}", frontend, groups_key), filter ? "1" : "0");
 }
 
 Result<void> publish(xen::Store& store, const std::string& frontend, const Config& config, const Offer& offer,

@@ -30,7 +30,8 @@ struct Offer {
     bool rx_copy = false;
     bool split_event_channels = false;
     bool control_ring = false;
-    bool multi_queue = false;  ///< multi-queue-max-queues exists: say how many
+    bool dynamic_groups = false;  ///< filtering of multicast can be turned on and off while connected
+    bool multi_queue = false;     ///< multi-queue-max-queues exists: say how many
     unsigned max_queues = 1;
     TxFeatures tx;
 };
@@ -40,6 +41,9 @@ Result<Offer> read_offer(xen::Store& store, const std::string& backend, Notes& n
 
 /// The `carrier` key of the backend: absent means up.
 Result<bool> read_carrier(xen::Store& store, const std::string& backend, Notes& notes);
+
+/// Asks the backend to filter multicast, or to stop that.
+Result<void> request_groups(xen::Store& store, const std::string& frontend, bool filter);
 
 /// Writes everything a backend needs to connect, in one transaction: keys of the queues (flat for one queue,
 /// queue-N/ for more) and of the control ring, if there is one, then features. What an earlier connection left is

@@ -125,6 +125,18 @@ std::size_t Queue::Impl::send(std::span<const Packet> packets, int& error) noexc
     return sent.packets;
 }
 
+int Queue::Impl::ask_for_group(ring::ExtraType type, const std::array<std::uint8_t, 6>& group) noexcept {
+    if (!reap()) {
+        return ENOTCONN;
+    }
+    bool told = false;
+    const int error = tx_.ask_for_group(type, group, told);
+    if (told) {
+        notify(tx_port_);
+    }
+    return error;
+}
+
 std::size_t Queue::Impl::receive(std::span<Packet> packets) noexcept {
     if (stopped()) {
         return 0;
@@ -191,6 +203,14 @@ void Queue::free(std::span<const Fragment> buffers) noexcept {
 std::size_t Queue::send(std::span<const Packet> packets, int* error) noexcept {
     int ignored = 0;
     return impl_->send(packets, error != nullptr ? *error : ignored);
+}
+
+int Queue::join(const std::array<std::uint8_t, 6>& group) noexcept {
+    return impl_->ask_for_group(ring::ExtraType::mcast_add, group);
+}
+
+int Queue::leave(const std::array<std::uint8_t, 6>& group) noexcept {
+    return impl_->ask_for_group(ring::ExtraType::mcast_del, group);
 }
 
 std::size_t Queue::receive(std::span<Packet> packets) noexcept {

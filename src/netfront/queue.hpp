@@ -37,6 +37,7 @@ public:
     std::size_t allocate_headers(std::span<Fragment> slots) noexcept;
     void free(std::span<const Fragment> buffers) noexcept;
     std::size_t send(std::span<const Packet> packets, int& error) noexcept;
+    int ask_for_group(ring::ExtraType type, const std::array<std::uint8_t, 6>& group) noexcept;
     std::size_t receive(std::span<Packet> packets) noexcept;
     void release(std::span<const Packet> packets) noexcept;
     bool arm(bool tx_too) noexcept;

@@ -213,6 +213,27 @@ TxQueue::Sent TxQueue::send(std::span<const Packet> packets, QueueStatistics& st
     return sent;
 }
 
+int TxQueue::ask_for_group(ring::ExtraType type, const std::array<std::uint8_t, 6>& group, bool& notify) noexcept {
+    notify = false;
+    if ((group[0] & 1U) == 0) {
+        return EINVAL;
+    }
+    if (!features_.groups) {
+        return EOPNOTSUPP;
+    }
+    if (ring_.room() < 2) {
+        return EAGAIN;
+    }
+    // Names no page: the backend is not to look for data.
+    ring_.put(ring::TxSlot::from(
+        ring::TxRequest{.gref = 0, .offset = 0, .flags = {ring::TxFlags::extra_info}, .id = group_id, .size = 0}));
+    ring_.put(ring::TxSlot::from(ring::ExtraInfo::multicast(type, group)));
+    ++groups_owed_;
+    ++extras_owed_;
+    notify = ring_.push_and_check_notify();
+    return 0;
+}
+
 const char* TxQueue::reap(QueueStatistics& statistics) noexcept {
     const ring::Taken taken = ring_.take(responses_);
     if (taken.impossible) {
@@ -225,6 +246,11 @@ const char* TxQueue::reap(QueueStatistics& statistics) noexcept {
                 return "a TX answer for an extra slot that was not sent";
             }
             --extras_owed_;
+            continue;
+        }
+        if (response.id == group_id && groups_owed_ != 0) {
+            --groups_owed_;
+            statistics.groups_refused += response.status == static_cast<std::int16_t>(ring::TxStatus::okay) ? 0 : 1;
             continue;
         }
         if (!exists(response.id) || sent_as_[response.id] <= lent) {

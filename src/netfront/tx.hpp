@@ -34,6 +34,7 @@ struct TxFeatures {
     bool tcpv6 = false;
     bool checksum_ipv4 = true;  ///< on unless the backend says feature-no-csum-offload
     bool checksum_ipv6 = false;
+    bool groups = false;  ///< requests to join and to leave multicast groups
 
     bool operator==(const TxFeatures&) const = default;
 };
@@ -64,6 +65,11 @@ public:
     };
     Sent send(std::span<const Packet> packets, QueueStatistics& statistics) noexcept;
 
+    /// Puts a request for a multicast group on the ring: mcast_add or mcast_del. An errno value, as Queue::join(); 0:
+    /// it is there, and `notify` says whether the backend asked for an event.
+    [[nodiscard]] int ask_for_group(ring::ExtraType type, const std::array<std::uint8_t, 6>& group,
+                                    bool& notify) noexcept;
+
     /// Takes the backend's answers. A sentence (a literal): how it broke the protocol.
     [[nodiscard]] const char* reap(QueueStatistics& statistics) noexcept;
 
@@ -77,6 +83,7 @@ private:
     static constexpr std::size_t capacity = ring::TxFrontRing::size;
     static constexpr std::uint32_t lent = 1;  // sent_as_: 0 free, 1 lent, from 2 on packet numbers
     static constexpr unsigned headers_per_page = buffer_size / header_size;
+    static constexpr std::uint16_t group_id = numbers;                      // of every request for a group
     static constexpr std::uint32_t first_header = ring::TxFrontRing::size;  // number of the first header slot
 
     [[nodiscard]] bool exists(std::uint32_t number) const noexcept {
@@ -98,6 +105,7 @@ private:
     std::uint32_t next_number_ = lent + 1;
     std::uint32_t last_error_ = 0;   // number of the packet last counted in tx_errors
     std::uint32_t extras_owed_ = 0;  // NULL answers that the backend owes
+    std::uint32_t groups_owed_ = 0;  // answers to requests for groups
     std::size_t free_count_ = 0;
     std::size_t free_header_count_ = 0;
     std::array<std::uint16_t, capacity> free_;

@@ -92,6 +92,11 @@ struct ExtraInfo {
     }
     [[nodiscard]] constexpr std::uint8_t gso_type() const noexcept { return data[2]; }
 
+    /// u.mcast: u8 addr[6]. `type` is mcast_add or mcast_del.
+    static constexpr ExtraInfo multicast(ExtraType type, const std::array<std::uint8_t, 6>& group) noexcept {
+        return {.type = static_cast<std::uint8_t>(type), .flags = 0, .data = group};
+    }
+
     /// u.hash: u8 type (a HashType), u8 algorithm, u8 value[4], the least significant first.
     static constexpr ExtraInfo hash(std::uint8_t hash_type, std::uint32_t value) noexcept {
         ExtraInfo extra;

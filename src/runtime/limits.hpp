@@ -183,6 +183,10 @@ inline constexpr std::uint32_t static_grant_refs = 1024 * 512;
 /// Entries of a guest's table from hashes to queues: Linux's and Windows' number, twice the queues that there can be.
 inline constexpr std::size_t hash_mapping = 128;
 
+/// Multicast groups of a guest that has them filtered: Linux netback's number (XEN_NETBK_MCAST_MAX). Each frame for a
+/// group is compared with all.
+inline constexpr std::size_t multicast_groups = 64;
+
 /// Queues that the daemon offers a guest at most. Linux offers one a CPU, and at most 8 unless told otherwise.
 inline constexpr unsigned queues_per_vif = 64;
 

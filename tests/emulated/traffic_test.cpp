@@ -29,6 +29,7 @@
 #include "emulated/host.hpp"
 #include "runtime/unique_fd.hpp"
 #include "support/network_namespace.hpp"
+#include "uvif/netfront.hpp"
 
 namespace uvif::test {
 namespace {
@@ -342,6 +343,47 @@ TEST_P(SwitchTest, IsolatedPortsOfTheBridgeStaySo) {
         return stopped;
     }));
     EXPECT_TRUE(ping(*guest_.network, host_v4, 56)) << "the host is not isolated";
+}
+
+/// Frames to groups come by the bridge also from a neighbour on the switch, and are filtered.
+TEST_P(SwitchTest, AGuestThatAsksForItGetsTheGroupsThatItJoined) {
+    host_network_->shell("ip link set br0 type bridge mcast_snooping 0");
+    const unsigned domain = host_->create();
+    host_->attach(domain, "bridge=br0,script=" + write_script());
+    {
+        netfront::Config config;
+        config.hypervisor = host_->hypervisor(domain);
+        config.filter_multicast = true;
+        auto device = netfront::Device::connect(config);
+        ASSERT_TRUE(device) << device.error().message;
+        netfront::Queue& queue = (*device)->queue(0);
+        ASSERT_EQ(queue.join({0x01, 0x00, 0x5e, 1, 1, 1}), 0);  // of 239.1.1.1
+        const UniqueFd socket = open_socket(*guest_.network, AF_INET, SOCK_DGRAM);
+        in_addr interface{};
+        ASSERT_EQ(::inet_pton(AF_INET, guest_v4, &interface), 1);
+        ASSERT_EQ(::setsockopt(socket.get(), IPPROTO_IP, IP_MULTICAST_IF, &interface, sizeof interface), 0);
+        unsigned joined = 0;
+        EXPECT_TRUE(eventually([&] {
+            for (const char* group : {"239.1.1.2", "239.1.1.1"}) {
+                const Address to(group, 9);
+                (void)::sendto(socket.get(), group, 9, 0, to.get(), to.length);
+            }
+            std::array<netfront::Packet, 32> packets;
+            const auto got = std::span(packets).first(queue.receive(packets));
+            for (const netfront::Packet& packet : got) {
+                std::array<std::uint8_t, 6> address;
+                std::memcpy(address.data(), packet.fragments[0].data, address.size());
+                const bool group = (address[0] & 1) != 0 && address[0] != 0xff;
+                EXPECT_TRUE(!group || address[5] == 1) << "not joined";
+                joined += group ? 1 : 0;
+            }
+            queue.release(got);
+            (void)queue.arm(true);
+            return joined >= 20;
+        }));
+        EXPECT_GT(host_->counter(domain, 0, "rx_drop_unwanted_group"), 0U);
+    }
+    host_->destroy(domain);
 }
 
 TEST_P(SwitchTest, AGuestSendsFromItsOwnAddressOnly) {

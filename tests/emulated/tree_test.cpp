@@ -40,9 +40,11 @@ TEST(TreeTest, LooksAsTheProtocolSays) {
         EXPECT_EQ(under(listing.output, Host::backend(domain)), R"(
 carrier = "1"   (n0,r1)
 feature-ctrl-ring = "1"   (n0,r1)
+feature-dynamic-multicast-control = "1"   (n0,r1)
 feature-gso-tcpv4 = "1"   (n0,r1)
 feature-gso-tcpv6 = "1"   (n0,r1)
 feature-ipv6-csum-offload = "1"   (n0,r1)
+feature-multicast-control = "1"   (n0,r1)
 feature-rx-copy = "1"   (n0,r1)
 feature-rx-flip = "0"   (n0,r1)
 feature-sg = "1"   (n0,r1)

@@ -52,6 +52,7 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, 
     port.granted = granted;
     netback::TxCredit credit;
     netback::HeldSlots held;
+    netback::MulticastGroups groups;
     CopyBatch copies;
     {
         auto tx = std::move(*netback::TxQueue::create(*ring::TxBackRing::attach(tx_page), guest.id, *grants, port,
@@ -59,6 +60,8 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, 
         auto rx =
             std::move(*netback::RxQueue::create(*ring::RxBackRing::attach(rx_page), guest.id, port,
                                                 {.scatter_gather = true, .gso_v4 = true, .announces_buffers = true}));
+        tx->tell(groups);
+        rx->filter_by(groups);
         const ring::TxFrontRing::Shared tx_shared(tx_page);
         const ring::RxFrontRing::Shared rx_shared(rx_page);
         for (; input.size() >= sizeof(Command); input = input.subspan(sizeof(Command))) {
@@ -88,6 +91,7 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, 
                 case 5:
                     port.defer = (command.value & 1U) != 0;
                     port.finish(command.where % 4);
+                    groups.request((command.value & 2U) != 0);
                     break;
                 case 6: {
                     test::Frame frame;
@@ -106,6 +110,7 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, 
                     tx->send(copies);
                     (void)tx->arm();
                     (void)rx->arm();
+                    require(groups.size() <= limits::multicast_groups);
                     break;
             }
         }

@@ -224,6 +224,65 @@ TEST_F(RxQueueTest, WaitsForExactlyTheSlotsItNeeds) {
     EXPECT_EQ(receiver.take().size(), 1U);
 }
 
+Frame frame_to(const std::array<std::uint8_t, 6>& destination, std::size_t length = 60) {
+    Frame f = frame(length);
+    std::ranges::copy(std::as_bytes(std::span(destination)), f.data.begin());
+    return f;
+}
+
+TEST_F(RxQueueTest, OfMulticastAGuestThatAsksForItGetsItsGroupsAlone) {
+    const std::array<std::uint8_t, 6> joined{0x01, 0, 0x5e, 0, 0, 1};
+    const std::array<std::uint8_t, 6> other{0x01, 0, 0x5e, 0, 0, 2};
+    const std::vector<Frame> all{
+        frame_to({0x00, 0x16, 0x3e, 0, 0, 1}),          frame_to(joined),       frame_to(other),
+        frame_to({0xff, 0xff, 0xff, 0xff, 0xff, 0xff}), frame_to(joined, 9000), frame_to({0x33, 0x33, 0, 0, 0, 1})};
+    Backend backend(guest);
+    MulticastGroups groups;
+    backend.queue->filter_by(groups);
+    receiver.post(100);
+    const auto arrived = [&] {
+        backend.port.to_receive.assign(all.begin(), all.end());
+        backend.run();
+        std::vector<Frame> frames;
+        for (auto& packet : receiver.take()) {
+            frames.push_back(std::move(packet.frame));
+        }
+        return frames;
+    };
+    ASSERT_TRUE(groups.add(mac_number(std::as_bytes(std::span(joined)))));
+    EXPECT_EQ(arrived(), all) << "nobody asked";
+    EXPECT_EQ(drops(backend, RxDrop::unwanted_group), 0U);
+    groups.request(true);
+    EXPECT_EQ(arrived(), (std::vector{all[0], all[1], all[3], all[4]}));
+    EXPECT_EQ(drops(backend, RxDrop::unwanted_group), 2U);
+    groups.request(false);
+    EXPECT_EQ(arrived(), all);
+    groups.request(true);
+    EXPECT_EQ(arrived().size(), 4U) << "the groups are still there";
+    groups.lose();
+    EXPECT_EQ(arrived(), all);
+    groups.request(true);
+    EXPECT_EQ(arrived(), all) << "whatever it asks: nobody knows its groups";
+    groups.forget();
+    groups.request(true);
+    EXPECT_EQ(arrived(), (std::vector{all[0], all[3]})) << "another connection";
+}
+
+/// Nobody tells of what a port that reads ahead has, before it was asked once more.
+TEST_F(RxQueueTest, ATurnOfNothingButUnwantedPacketsIsFollowedByAnother) {
+    Backend backend(guest);
+    MulticastGroups groups;
+    groups.request(true);
+    backend.queue->filter_by(groups);
+    receiver.post(10);
+    backend.port.to_receive.assign(3 * RxQueue::packets_per_turn, frame_to({1, 2, 3, 4, 5, 6}));
+    backend.port.to_receive.push_back(frame_to({2, 2, 3, 4, 5, 6}));
+    backend.run();
+    EXPECT_EQ(receiver.take().size(), 1U);
+    EXPECT_EQ(drops(backend, RxDrop::unwanted_group), 3 * RxQueue::packets_per_turn);
+    EXPECT_TRUE(backend.queue->wants_packets());
+}
+
 TEST_F(RxQueueTest, SilentGuestBoundsWhatIsTakenFromThePort) {
     Backend backend(guest);
     for (int i = 0; i < 1000; ++i) {

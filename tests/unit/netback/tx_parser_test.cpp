@@ -172,11 +172,34 @@ std::vector<Row> table() {
             "drop_outweighs_bad_gso", Script::honest(20, 1),
             [](Script& s) { s.extras[0] = ExtraInfo::gso(GsoType::tcpv4, 0); }, D, TxDrop::too_many_slots),
         row(
-            "multicast_add", Script::honest(1, 1), [](Script& s) { s.extras[0].type = 2; }, D,
-            TxDrop::multicast_request),
+            "multicast_add", Script::honest(1, 1), [](Script& s) { s.extras[0].type = 2; }, Verdict::join),
         row(
-            "multicast_del", Script::honest(1, 1), [](Script& s) { s.extras[0].type = 3; }, D,
-            TxDrop::multicast_request),
+            "multicast_del", Script::honest(1, 1), [](Script& s) { s.extras[0].type = 3; }, Verdict::leave),
+        row(
+            "multicast_of_any_size_anywhere", Script::honest(1, 1),
+            [](Script& s) {
+                s.extras[0].type = 2;
+                s.data[0].size = s.data[0].offset = 0xffff;
+            },
+            Verdict::join),
+        row(
+            "multicast_outweighs_bad_gso", Script::honest(1, 2),
+            [](Script& s) {
+                s.extras[0] = {.type = 1, .flags = ExtraInfo::more, .data = {}};
+                s.extras[1].type = 3;
+            },
+            Verdict::leave),
+        row(
+            "multicast_add_outweighs_del", Script::honest(1, 2),
+            [](Script& s) {
+                s.extras[0].type = 3;
+                s.extras[1].type = 2;
+            },
+            Verdict::join),
+        row(
+            "multicast_chain_past_producer", Script::honest(1, 1),
+            [](Script& s) { s.extras[0] = {.type = 2, .flags = ExtraInfo::more, .data = {}}; }, R, none,
+            Rogue::extra_chain_open),
         row(
             "zero_size_continuation", Script::honest(3),
             [](Script& s) {
@@ -211,6 +234,20 @@ TEST_P(TxVerdict, IsAsLinuxGivesIt) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Table, TxVerdict, testing::ValuesIn(table()), [](const auto& p) { return p.param.name; });
+
+/// As Linux netback: such a request has no data, so what follows is the next packet, and the last extra of a type
+/// counts.
+TEST(TxParser, TellsTheGroupAndLeavesTheSlotsBehind) {
+    Script s = Script::honest(2, 3);
+    s.extras[0] = ExtraInfo::multicast(ring::ExtraType::mcast_add, {1, 0, 0x5e, 0, 0, 1});
+    s.extras[1] = ExtraInfo::multicast(ring::ExtraType::mcast_add, {1, 0, 0x5e, 0, 0, 2});
+    s.extras[2] = ExtraInfo::multicast(ring::ExtraType::hash, {});
+    s.extras[0].flags = s.extras[1].flags = ExtraInfo::more;
+    const TxFrame frame = parse_tx_frame(s.slots());
+    EXPECT_EQ(frame.verdict, Verdict::join);
+    EXPECT_EQ(frame.group, (std::array<std::uint8_t, 6>{1, 0, 0x5e, 0, 0, 2}));
+    EXPECT_EQ(frame.slots(), 4U);
+}
 
 TEST(TxParser, DescribesThePacket) {
     Script s = Script::honest(3, 2);

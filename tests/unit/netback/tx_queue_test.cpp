@@ -408,6 +408,55 @@ TEST_P(TxQueueTest, RingPageAsDataIsHarmless) {
     EXPECT_EQ(backend.port.sent.size(), 1U);
 }
 
+/// As Linux netback: the first slot okay, or error when there are too many; NULL for the extra; nothing is sent.
+TEST_P(TxQueueTest, RequestsForGroupsAreAnsweredAndSendNothing) {
+    Backend backend(guest, GetParam());
+    const auto ask = [this](ring::ExtraType type, std::uint8_t group, std::uint16_t id) {
+        guest.tx.put(TxSlot::from(
+            TxRequest{.gref = 0xffffffff, .offset = 0xffff, .flags = {TxFlags::extra_info}, .id = id, .size = 0xffff}));
+        guest.tx.put(TxSlot::from(ExtraInfo::multicast(type, {1, 0, 0x5e, 0, 0, group})));
+    };
+    const auto statuses = [&] {
+        (void)guest.tx.push_and_check_notify();
+        backend.run();
+        std::vector<std::int16_t> all;
+        for (const TxResponse& answer : guest.tx_answers()) {
+            all.push_back(answer.status);
+        }
+        return all;
+    };
+    ask(ring::ExtraType::mcast_add, 1, 511);
+    EXPECT_EQ(statuses(), (std::vector{error, null})) << "nobody to ask";
+    MulticastGroups groups;
+    backend.queue->tell(groups);
+    sender.put({60});
+    for (std::uint8_t group = 0; group < 64; ++group) {
+        ask(ring::ExtraType::mcast_add, group, 511);
+    }
+    sender.put({60});
+    auto answers = statuses();
+    EXPECT_EQ(std::ranges::count(answers, okay), 66);
+    EXPECT_EQ(std::ranges::count(answers, null), 64);
+    EXPECT_EQ(groups.size(), 64U);
+    ask(ring::ExtraType::mcast_add, 64, 511);
+    EXPECT_EQ(statuses(), (std::vector{error, null}));
+    ask(ring::ExtraType::mcast_del, 65, 511);  // is not there
+    EXPECT_EQ(statuses(), (std::vector{okay, null}));
+    ask(ring::ExtraType::mcast_del, 7, 511);
+    ask(ring::ExtraType::mcast_add, 64, 511);
+    EXPECT_EQ(statuses(), (std::vector{okay, null, okay, null}));
+    EXPECT_EQ(backend.port.sent, sender.expected);
+    EXPECT_EQ(backend.queue->counters().drops[static_cast<std::size_t>(TxDrop::too_many_groups)], 2U);
+    groups.request(true);
+    const auto wanted = [&groups](std::uint8_t group) {
+        const std::array<std::uint8_t, 6> address{1, 0, 0x5e, 0, 0, group};
+        return groups.wanted(std::as_bytes(std::span(address)));
+    };
+    EXPECT_FALSE(wanted(7));
+    EXPECT_TRUE(wanted(8));
+    EXPECT_TRUE(wanted(64));
+}
+
 /// A header area: one reference is in every packet of a turn, with more octets than are copied apart.
 TEST_P(TxQueueTest, OneReferenceServesManyPacketsOfATurn) {
     Backend backend(guest, GetParam());

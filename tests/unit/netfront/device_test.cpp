@@ -227,6 +227,33 @@ TEST_F(NetfrontDevice, publishes_a_folder_a_queue_and_never_more_than_offered) {
     }
 }
 
+TEST_F(NetfrontDevice, asks_for_filtered_multicast_at_connect_and_later_where_it_can) {
+    const std::string key = frontend_ + "/request-multicast-control";
+    set(key, "1");  // left by a former driver
+    offer_.emplace_back("feature-multicast-control", "1");
+    connect();
+    EXPECT_EQ(get(key), "(missing)");
+    EXPECT_TRUE(device_->offer().tx.groups);
+    EXPECT_EQ(device_->filter_multicast(true).error().code, EOPNOTSUPP);
+    EXPECT_EQ(device_->queue(0).join({1, 0, 0x5e, 0, 0, 1}), 0);
+    let_go();
+    device_.reset();
+    config_.filter_multicast = true;
+    connect();
+    EXPECT_EQ(get(key), "1");
+    let_go();
+    device_.reset();
+    offer_.emplace_back("feature-dynamic-multicast-control", "1");
+    connect();
+    ASSERT_TRUE(device_->filter_multicast(false));
+    EXPECT_EQ(get(key), "0");
+    ASSERT_TRUE(device_->filter_multicast(true));
+    EXPECT_EQ(get(key), "1");
+    backend_state(XenbusState::closed);
+    advance();
+    EXPECT_EQ(device_->filter_multicast(true).error().code, ENOTCONN);
+}
+
 TEST_F(NetfrontDevice, says_nothing_of_what_the_backend_did_not_offer) {
     offer_ = {{"feature-rx-copy", "1"}};
     config_.queues = 2;

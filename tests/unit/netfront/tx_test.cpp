@@ -216,6 +216,53 @@ TEST(NetfrontTxHeaders, that_the_backend_does_not_hold_are_no_answers) {
     }
 }
 
+TEST(NetfrontTxGroups, are_asked_for_by_a_request_without_data) {
+    TxPair pair(224, {.scatter_gather = true, .groups = true}, 0, 16);
+    const std::array<std::uint8_t, 6> group{0x01, 0x00, 0x5e, 0, 0, 9};
+    bool notify = false;
+    EXPECT_EQ(pair.front.ask_for_group(ring::ExtraType::mcast_add, group, notify), 0);
+    EXPECT_TRUE(notify);
+    EXPECT_EQ(pair.front.ask_for_group(ring::ExtraType::mcast_del, group, notify), 0);
+    const auto slots = pair.take();
+    ASSERT_EQ(slots.size(), 4U);
+    EXPECT_EQ(slots[0].request().flags.bits, ring::TxFlags::extra_info);
+    EXPECT_EQ(slots[1].extra().type, 2);
+    EXPECT_EQ(slots[1].extra().flags, 0);
+    EXPECT_EQ(slots[1].extra().data, group);
+    EXPECT_EQ(slots[3].extra().type, 3);
+    for (const auto status : {ring::TxStatus::okay, ring::TxStatus::error}) {
+        pair.answer(slots[0].request().id, status);
+        pair.answer(0, ring::TxStatus::null);
+    }
+    static_cast<void>(pair.publish());
+    EXPECT_EQ(pair.front.reap(pair.statistics), nullptr);
+    EXPECT_EQ(pair.statistics.groups_refused, 1U);
+    EXPECT_EQ(pair.statistics.tx_packets, 0U);
+    EXPECT_EQ(pair.statistics.tx_errors, 0U);
+    EXPECT_EQ(pair.front.ask_for_group(ring::ExtraType::mcast_add, group, notify), 0);
+    pair.take();
+    pair.answer(slots[0].request().id);
+    pair.answer(slots[0].request().id);
+    static_cast<void>(pair.publish());
+    EXPECT_THAT(pair.front.reap(pair.statistics), HasSubstr("not in flight")) << "answered twice";
+}
+
+TEST(NetfrontTxGroups, that_cannot_be_are_refused_at_once) {
+    const std::array<std::uint8_t, 6> group{0x33, 0x33, 0, 0, 0, 1};
+    const std::array<std::uint8_t, 6> host{0x00, 0x16, 0x3e, 0, 0, 1};
+    bool notify = true;
+    TxPair without;
+    EXPECT_EQ(without.front.ask_for_group(ring::ExtraType::mcast_add, group, notify), EOPNOTSUPP);
+    EXPECT_FALSE(notify);
+    TxPair pair(256, {.scatter_gather = true, .groups = true});
+    EXPECT_EQ(pair.front.ask_for_group(ring::ExtraType::mcast_add, host, notify), EINVAL);
+    for (int i = 0; i < 128; ++i) {
+        EXPECT_EQ(pair.front.ask_for_group(ring::ExtraType::mcast_add, group, notify), 0);
+    }
+    EXPECT_EQ(pair.front.ask_for_group(ring::ExtraType::mcast_add, group, notify), EAGAIN);
+    EXPECT_EQ(pair.take().size(), 256U);
+}
+
 struct Refusal {
     const char* name;
     int error;
