@@ -101,9 +101,10 @@ void print_vif(const json& vif) {
         }
     }
     std::vector<std::vector<std::string>> rows{
-        {"QUEUE", "TX-PACKETS", "TX-BYTES", "TX-EVENTS", "RX-PACKETS", "RX-BYTES", "RX-EVENTS", "DROPS"}};
+        {"QUEUE", "WORKER", "TX-PACKETS", "TX-BYTES", "TX-EVENTS", "RX-PACKETS", "RX-BYTES", "RX-EVENTS", "DROPS"}};
     for (const json& queue : vif.at("queue_statistics")) {
-        std::vector<std::string> row{std::to_string(rows.size() - 1)};
+        const std::size_t number = rows.size() - 1;
+        std::vector<std::string> row{std::to_string(number), plain(vif.at("workers").at(number))};
         for (const char* name :
              {"tx_packets", "tx_bytes", "tx_notifications", "rx_packets", "rx_bytes", "rx_notifications"}) {
             row.push_back(plain(queue.at(name)));
@@ -189,7 +190,7 @@ int main(int argc, char** argv) {
     CLI::App* stats = app.add_subcommand("stats", "the counters of one vif, all queues together");
     add_vif(*stats);
     stats->add_flag("-a,--all", options.zeros, "also counters that are 0");
-    app.add_subcommand("version", "version, hypervisor and event loop of the daemon");
+    app.add_subcommand("version", "version, hypervisor and event loop of the daemon, how many queues it serves and its memory");
     return cli::run(app, argc, argv, [&]() -> Result<void> {
         try {
             return run(options, app.get_subcommands().front()->get_name());

@@ -3,11 +3,13 @@
 
 #include <fmt/format.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -51,6 +53,15 @@ constexpr const char* groups_key = "/request-multicast-control";
 
 std::string frontend_watch(const VifId& id) {
     return fmt::format("{}{}", frontend_token, id_text(id));
+}
+
+/// Memory of this process that is there and not only reserved; 0 where that cannot be told.
+std::size_t resident_kib() {
+    std::ifstream statm("/proc/self/statm");
+    std::size_t reserved = 0;
+    std::size_t resident = 0;
+    statm >> reserved >> resident;
+    return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) / 1024;
 }
 
 }  // namespace
@@ -379,10 +390,17 @@ nlohmann::json Daemon::execute(const nlohmann::json& request) {
         return all;
     }
     if (command == "version") {
+        std::size_t queues = 0;
+        for (const auto& worker : workers_) {
+            queues += worker->load;
+        }
         return {{"version", UVIF_VERSION},
                 {"hypervisor", hypervisor_.description()},
                 {"loop", loop_->name()},
-                {"workers", workers_.size()}};
+                {"workers", workers_.size()},
+                {"vifs", vifs_.size()},
+                {"queues", queues},
+                {"resident_kib", resident_kib()}};
     }
     if (command != "show" && command != "stats") {
         throw std::invalid_argument(fmt::format(

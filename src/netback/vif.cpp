@@ -740,6 +740,12 @@ nlohmann::json Vif::describe() const {
     json["state"] = to_string(state_);
     json["frontend_state"] = to_string(frontend_state_);
     json["queues"] = queues_.size();
+    json["workers"] = nlohmann::json::array();  // of each queue, by number
+    for (const PlacedQueue& placed : queues_) {
+        json["workers"].push_back(
+            std::ranges::find(around_.workers, placed.worker, [](const auto& worker) { return worker.get(); }) -
+            around_.workers.begin());
+    }
     json["strategy"] = fetch_strategy_names[static_cast<std::size_t>(around_.settings.fetch.strategy)];
     json["unmap"] = unmap_strategy_names[static_cast<std::size_t>(around_.settings.fetch.unmap)];
     json["choice"] = around_.settings.fetch_choice;

@@ -24,8 +24,9 @@ std::string program(const std::string& name) {
 }
 
 Host::Host(HostOptions options) : options_(std::move(options)) {
-    machine_ = std::make_unique<Process>(Launch{{program("uvif-machine"), "start", machine_directory()}},
-                                         directory_.path() + "/machine.log");
+    Launch machine{{program("uvif-machine"), "start", machine_directory()}};
+    machine.words.insert(machine.words.end(), options_.machine.begin(), options_.machine.end());
+    machine_ = std::make_unique<Process>(machine, directory_.path() + "/machine.log");
     const bool serves = eventually([this] {
         auto opened = xen::open_libxenstore(store_socket(0));
         store_ = opened ? std::move(*opened) : nullptr;
@@ -82,7 +83,7 @@ void Host::destroy(unsigned domain) const {
 
 std::vector<std::string> Host::daemon_words(const std::vector<std::string>& more) const {
     std::vector<std::string> words{program("uvif-netback"), "--hypervisor", hypervisor(0), "--port",
-                                   options_.port,           "--max-queues", "2",           "--log-level",
+                                   options_.port,           "--max-queues", std::to_string(options_.max_queues),           "--log-level",
                                    options_.log_level};
     words.insert(words.end(), options_.arguments.begin(), options_.arguments.end());
     words.insert(words.end(), more.begin(), more.end());

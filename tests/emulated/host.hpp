@@ -38,6 +38,8 @@ inline constexpr bool memory_is_ours = true;
 struct HostOptions {
     std::string port = "null:reflect";
     std::vector<std::string> arguments = {};  ///< of the daemon, besides
+    std::vector<std::string> machine = {};    ///< of uvif-machine
+    unsigned max_queues = 2;
     int network = -1;                         ///< namespace of the daemon and of the toolstack's scripts
     std::string log_level = "debug";
     bool daemon = true;  ///< start one at once
