@@ -109,7 +109,7 @@ bool TxQueue::take_static(TxPacket& packet, std::uint32_t room) noexcept {
 }
 
 bool TxQueue::uses(const std::byte* page) const noexcept {
-    return in_place_ != 0 && std::ranges::any_of(packets_, [page](const TxPacket& packet) {
+    return in_place_ != 0 && std::ranges::any_of(packets_.made(), [page](const TxPacket& packet) {
                return packet.in_place && std::ranges::any_of(packet.pieces().subspan(1), [page](const Fragment& piece) {
                           return piece.data >= page && piece.data < page + xen::page_size;
                       });

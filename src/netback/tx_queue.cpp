@@ -37,14 +37,7 @@ TxQueue::TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& g
       grants_(grants),
       packets_(packets_in_flight_max),
       buffers_(std::move(buffers)),
-      regions_(grants, fetch.unmap == UnmapStrategy::each) {
-    free_packets_.reserve(packets_.size());
-    for (TxPacket& packet : packets_) {
-        packet.home = &home_;
-        packet.owed = false;
-        free_packets_.push_back(&packet);
-    }
-}
+      regions_(grants, fetch.unmap == UnmapStrategy::each) {}
 
 TxQueue::~TxQueue() {
     vif_held_.change(-static_cast<std::int32_t>(told_slots_));
@@ -123,7 +116,7 @@ bool TxQueue::take() noexcept {
 void TxQueue::parse() noexcept {
     std::size_t bytes = 0;
     resume_ns_ = 0;
-    while (unparsed() != 0 && batch_count_ < packets_per_turn && bytes < bytes_per_turn && !free_packets_.empty()) {
+    while (unparsed() != 0 && batch_count_ < packets_per_turn && bytes < bytes_per_turn && !packets_.empty()) {
         const auto rest = std::span<const ring::TxSlot>(slots_).subspan(slots_begin_, unparsed());
         const TxFrame frame = parse_tx_frame(rest);
         switch (frame.verdict) {
@@ -154,8 +147,8 @@ void TxQueue::parse() noexcept {
 }
 
 void TxQueue::begin_packet(const TxFrame& frame) noexcept {
-    TxPacket& packet = *free_packets_.back();
-    free_packets_.pop_back();
+    TxPacket& packet = packets_.take();
+    packet.home = &home_;
     packet.frame = frame;
     packet.slot = slots_begin_;
     packet.length = frame.length;
@@ -317,7 +310,7 @@ void TxQueue::release_held() noexcept {
         if (mapped.region == Regions::none) {
             continue;
         }
-        if (free_packets_.empty()) {
+        if (packets_.empty()) {
             hold_ends_ns_ = monotonic_ns() + limits::hold_ns;
             return;
         }
@@ -343,8 +336,7 @@ void TxQueue::copy_apart(TxPacket& packet) noexcept {
     ++counters_.lazy_copies;
     ++counters_.zerocopy_fail;
 
-    TxPacket& debtor = *free_packets_.back();
-    free_packets_.pop_back();
+    TxPacket& debtor = packets_.take();
     debtor.frame = packet.frame;
     debtor.ids = packet.ids;
     debtor.failed_slots = packet.failed_slots;
@@ -410,7 +402,7 @@ void TxQueue::recycle(TxPacket& packet) noexcept {
     packet.owed = false;
     buffers_.give(packet.buffer);
     packet.buffer = nullptr;
-    free_packets_.push_back(&packet);
+    packets_.give(packet);
 }
 
 TxCounters TxQueue::counters() const noexcept {
@@ -422,7 +414,7 @@ TxCounters TxQueue::counters() const noexcept {
     counters.held_slots = held_slots_;
     counters.regions = regions_.held();
     std::int64_t oldest = 0;
-    for (const TxPacket& packet : packets_) {
+    for (const TxPacket& packet : packets_.made()) {
         if (packet.owed && uses_pages(packet)) {
             oldest = oldest == 0 ? packet.sent_ns : std::min(oldest, packet.sent_ns);
             counters.held_pages += packet.left || packet.in_place ? packet.frame.data_slots : 0;

@@ -53,6 +53,7 @@
 #include "netback/tx_credit.hpp"
 #include "netback/tx_parser.hpp"
 #include "packet/buffer_pool.hpp"
+#include "packet/object_pool.hpp"
 #include "packet/packet.hpp"
 #include "port/port.hpp"
 #include "ring/back_ring.hpp"
@@ -85,7 +86,7 @@ public:
     /// Before sleeping: asks for an event. False: there is work. Not to be called while the port holds up.
     [[nodiscard]] bool arm() noexcept {
         // Without a packet to put them in, the guest's requests wait for one that comes home.
-        const bool waits = resume_ns_ != 0 || free_packets_.empty();
+        const bool waits = resume_ns_ != 0 || packets_.empty();
         return home_.empty() && (waits || (unparsed() == 0 && ring_.arm()));
     }
     /// Not 0: the guest has used up its rate; what it sent waits in the ring for a turn at this moment.
@@ -121,7 +122,7 @@ public:
     [[nodiscard]] Rogue rogue() const noexcept { return rogue_; }
 
     /// Packets that the port still has.
-    [[nodiscard]] std::size_t in_flight() const noexcept { return packets_.size() - free_packets_.size(); }
+    [[nodiscard]] std::size_t in_flight() const noexcept { return packets_.taken(); }
     [[nodiscard]] std::size_t mapped_regions() const noexcept { return regions_.held(); }
 
     [[nodiscard]] TxCounters counters() const noexcept;
@@ -137,6 +138,8 @@ private:
     static constexpr std::size_t packets_in_flight_max = 2 * packets_per_turn;
 
     struct TxPacket : Packet {
+        TxPacket() noexcept { owed = false; }
+
         std::byte* buffer = nullptr;
         Regions::Handle region = Regions::none;  ///< not none: answered when it comes home
         std::uint32_t first_segment = 0;         ///< of this turn's copies
@@ -245,8 +248,7 @@ private:
     std::uint32_t slots_begin_ = 0;
     std::uint32_t slots_end_ = 0;
 
-    std::vector<TxPacket> packets_;
-    std::vector<TxPacket*> free_packets_;  // last in, first out: the hot ones
+    ObjectPool<TxPacket> packets_;
     BufferPool buffers_;
     CompletionQueue home_;
 

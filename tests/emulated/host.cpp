@@ -82,8 +82,14 @@ void Host::destroy(unsigned domain) const {
 }
 
 std::vector<std::string> Host::daemon_words(const std::vector<std::string>& more) const {
-    std::vector<std::string> words{program("uvif-netback"), "--hypervisor", hypervisor(0), "--port",
-                                   options_.port,           "--max-queues", std::to_string(options_.max_queues),           "--log-level",
+    std::vector<std::string> words{program("uvif-netback"),
+                                   "--hypervisor",
+                                   hypervisor(0),
+                                   "--port",
+                                   options_.port,
+                                   "--max-queues",
+                                   std::to_string(options_.max_queues),
+                                   "--log-level",
                                    options_.log_level};
     words.insert(words.end(), options_.arguments.begin(), options_.arguments.end());
     words.insert(words.end(), more.begin(), more.end());

@@ -40,7 +40,7 @@ struct HostOptions {
     std::vector<std::string> arguments = {};  ///< of the daemon, besides
     std::vector<std::string> machine = {};    ///< of uvif-machine
     unsigned max_queues = 2;
-    int network = -1;                         ///< namespace of the daemon and of the toolstack's scripts
+    int network = -1;  ///< namespace of the daemon and of the toolstack's scripts
     std::string log_level = "debug";
     bool daemon = true;  ///< start one at once
 };

@@ -25,7 +25,7 @@ using netfront::Device;
 
 constexpr unsigned queues_of_a_vif = 64;
 /// What an idle queue may cost the daemon, journal included.
-constexpr std::size_t kib_per_idle_queue_max = 512;
+constexpr std::size_t kib_per_idle_queue_max = 128;
 constexpr unsigned flows = 128;
 constexpr std::uint32_t packets_of_a_flow = 50;
 
@@ -118,9 +118,8 @@ protected:
         return queues;
     }
 
-    Host host{{.arguments = {"--workers", "2"},
-               .machine = {"--gntalloc-limit", "8192"},
-               .max_queues = queues_of_a_vif}};
+    Host host{
+        {.arguments = {"--workers", "2"}, .machine = {"--gntalloc-limit", "8192"}, .max_queues = queues_of_a_vif}};
 };
 
 TEST_F(QueuesTest, SixtyFourOfAVifStayInOrder) {
