@@ -13,11 +13,14 @@ StaticGrants::~StaticGrants() {
         for (const auto& [ref, id] : queue) {
             (void)grants_.unmap(std::array{id});
         }
+        budget_.give(queue.size());
     }
-    budget_.left += used_;
 }
 
 bool StaticGrants::add(std::size_t queue, std::span<Page> pages) {
+    if (!budget_.take(pages.size())) {
+        return false;
+    }
     for (std::size_t i = 0; i < pages.size(); ++i) {
         Page& page = pages[i];
         const auto access = page.writable ? xen::Access::read_write : xen::Access::read_only;
@@ -27,12 +30,11 @@ bool StaticGrants::add(std::size_t queue, std::span<Page> pages) {
             for (const Page& done : pages.first(i)) {
                 remove(queue, done.ref);
             }
+            budget_.give(pages.size() - i);
             return false;
         }
         page.address = address[0];
         queues_[queue].emplace(page.ref, id);
-        ++used_;
-        --budget_.left;
     }
     return true;
 }
@@ -41,14 +43,11 @@ void StaticGrants::remove(std::size_t queue, std::uint32_t ref) noexcept {
     const auto found = queues_[queue].find(ref);
     (void)grants_.unmap(std::array{found->second});
     queues_[queue].erase(found);
-    --used_;
-    ++budget_.left;
+    budget_.give(1);
 }
 
 std::size_t StaticGrants::room(std::size_t queue) const noexcept {
-    const std::size_t of_queue = limits::static_grants_per_queue - queues_[queue].size();
-    const std::size_t of_vif = limits::static_grants_per_vif - used_;
-    return std::min({of_queue, of_vif, budget_.left});
+    return std::min(limits::static_grants_per_queue - queues_[queue].size(), budget_.left());
 }
 
 }  // namespace uvif

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "grant/page_budget.hpp"
 #include "xen/grant_table.hpp"
 
 namespace uvif {
@@ -18,11 +19,7 @@ namespace uvif {
 /// Thread rule: one thread; the pages are everybody's.
 class StaticGrants {
 public:
-    /// Entries that all guests together may have.
-    struct Budget {
-        std::size_t left;
-    };
-    StaticGrants(xen::GrantTable& grants, xen::DomainId domain, std::size_t queues, Budget& budget)
+    StaticGrants(xen::GrantTable& grants, xen::DomainId domain, std::size_t queues, PageBudget& budget)
         : grants_(grants), domain_(domain), queues_(queues), budget_(budget) {}
     StaticGrants(const StaticGrants&) = delete;
     StaticGrants& operator=(const StaticGrants&) = delete;
@@ -48,8 +45,7 @@ private:
     xen::GrantTable& grants_;
     xen::DomainId domain_;
     std::vector<std::unordered_map<std::uint32_t, xen::MappingId>> queues_;
-    Budget& budget_;
-    std::size_t used_ = 0;
+    PageBudget& budget_;  ///< of the vif
 };
 
 }  // namespace uvif

@@ -71,6 +71,12 @@ struct TxCounters {
     std::uint64_t held_back = 0;                       ///< turns that ended because the vif's rate was used up
     std::uint64_t static_hits = 0, static_misses = 0;  ///< data slots of guests that have static grants
     std::uint64_t static_entries = 0;                  ///< static grants that the queue has now, for both directions
+    // The same of guests that have persistent grants, whose static ones, if any, are counted here too.
+    std::uint64_t by_persistent = 0, persistent_hits = 0, persistent_misses = 0;
+    std::uint64_t persistent_learned = 0;     ///< pages mapped for keeps, for both directions
+    std::uint64_t persistent_refused = 0;     ///< grants that could not be
+    std::uint64_t persistent_given_back = 0;  ///< pages unmapped again
+    std::uint64_t persistent_pages = 0;       ///< that the queue has mapped now
     std::uint64_t copied_bytes = 0;
     std::uint64_t copy_calls = 0, map_calls = 0, unmap_calls = 0, notify_calls = 0;
     std::uint64_t unmap_errors = 0;
@@ -89,7 +95,7 @@ struct RxCounters {
     std::uint64_t gso_packets = 0;
     std::uint64_t copied_bytes = 0;
     std::uint64_t copy_calls = 0, notify_calls = 0;
-    std::uint64_t static_hits = 0, static_misses = 0;
+    std::uint64_t static_hits = 0, static_misses = 0, persistent_hits = 0, persistent_misses = 0;
     std::uint64_t passed = 0;       ///< of the packets, from another queue
     std::uint64_t steered = 0;      ///< packets of the port that were handed over to the queue that their hash says
     std::uint64_t lazy_copies = 0;  ///< of these, copied apart meanwhile, because they had to wait

@@ -179,6 +179,7 @@ Result<void> Daemon::run(const std::function<void()>& on_alive) {
             switching_.age();
             for (const auto& [id, vif] : vifs_) {
                 vif->follow_bridge();
+                vif->age_grants();
             }
             pinged_ns_ = now;
             on_alive();

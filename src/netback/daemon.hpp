@@ -90,7 +90,7 @@ private:
     std::unique_ptr<xen::GrantTable> grants_;
     std::unique_ptr<xen::EventChannels> events_;
     EventHandler event_handler_;
-    StaticGrants::Budget static_budget_{limits::static_grants};
+    PageBudget static_budget_{limits::static_grants};
     std::set<VifId> control_due_;  ///< vifs with requests on their control rings
     std::vector<std::unique_ptr<Worker>> workers_;
     Switching switching_;

@@ -126,6 +126,12 @@ Result<void> QueuePair::attach(const QueueConfig& config) {
         tx_->tell(*config.groups);
         rx_->filter_by(*config.groups);
     }
+    if (config.persistent != nullptr) {
+        statics_ = std::make_unique<StaticTable>();
+        learner_ = std::make_unique<PersistentGrants>(worker_.grants(), config.domain, *statics_, *config.persistent);
+        tx_->use(*statics_, learner_.get());
+        rx_->use(*statics_, learner_.get());
+    }
     if (config.exchange != nullptr) {
         rx_->join(*config.exchange, config.index, *this);
     }
@@ -151,6 +157,20 @@ QueuePair::~QueuePair() {
 void QueuePair::stop() noexcept {
     disabled_ = true;
     tx_->stop();
+}
+
+bool QueuePair::drained() noexcept {
+    if (!tx_->drained()) {
+        return false;
+    }
+    if (learner_) {
+        learner_->forget_all();
+    }
+    return !learner_ || !give_back_grants();
+}
+
+bool QueuePair::give_back_grants() noexcept {
+    return learner_->give_back([this](const std::byte* page) { return tx_->uses(page); });
 }
 
 Rogue QueuePair::rogue() const noexcept {
@@ -181,6 +201,9 @@ bool QueuePair::turn() noexcept {
         notify(notify_tx, notify_rx);
     }
     tx_->send(copies_);
+    if (learner_) {
+        learner_->learn();
+    }
     const bool released = release_held();
     if (rx_->stalled() != stalled_) {
         stalled_ = rx_->stalled();
@@ -275,6 +298,9 @@ void QueuePair::enter(std::span<const StaticGrants::Page> pages) {
         rx_->use(*statics_);
     }
     for (const StaticGrants::Page& page : pages) {
+        if (learner_) {
+            learner_->forget(page.ref);
+        }
         statics_->enter(page.ref, page.address, page.writable);
     }
 }
@@ -290,6 +316,28 @@ bool QueuePair::forget(std::uint32_t ref) noexcept {
 TxCounters QueuePair::tx_counters() const noexcept {
     TxCounters counters = tx_->counters();
     counters.static_entries = statics_ ? statics_->size() : 0;
+    if (learner_) {
+        counters.static_entries -= learner_->entries();
+        counters.by_persistent = std::exchange(counters.by_static, 0);
+        counters.persistent_hits = std::exchange(counters.static_hits, 0);
+        counters.persistent_misses = std::exchange(counters.static_misses, 0);
+        counters.persistent_pages = learner_->pages();
+        counters.persistent_learned = learner_->learned;
+        counters.persistent_refused = learner_->refused;
+        counters.persistent_given_back = learner_->given_back;
+        counters.map_calls += learner_->learned + learner_->refused;
+        counters.unmap_calls += learner_->given_back;
+        counters.unmap_errors += learner_->unmap_errors;
+    }
+    return counters;
+}
+
+RxCounters QueuePair::rx_counters() const noexcept {
+    RxCounters counters = rx_->counters();
+    if (learner_) {
+        counters.persistent_hits = std::exchange(counters.static_hits, 0);
+        counters.persistent_misses = std::exchange(counters.static_misses, 0);
+    }
     return counters;
 }
 

@@ -7,6 +7,7 @@
 
 #include "grant/copy_batch.hpp"
 #include "grant/mapped_page.hpp"
+#include "grant/persistent_grants.hpp"
 #include "grant/static_grants.hpp"
 #include "grant/static_table.hpp"
 #include "netback/identity.hpp"
@@ -27,6 +28,9 @@ struct QueueConfig {
     MulticastGroups* groups = nullptr;  ///< likewise; null: its guest is given all, and can ask for none
     RxExchange* exchange = nullptr;     ///< with which it is queue `index` of those that the guest may have steer
     std::size_t index = 0;
+    /// Not null: the guest has feature-persistent, and what stays mapped for that is taken from this. Outlives the
+    /// queue.
+    PageBudget* persistent = nullptr;
     bool resumed = false;  ///< another daemon served these rings before: events may have been lost in between
     std::shared_ptr<QueueJournal> journal;  ///< null: a daemon that is killed cannot be followed by another
     RxPatience rx_patience;
@@ -54,7 +58,9 @@ public:
     /// Takes nothing more from the guest, and calls its packets home. Before it is destroyed it is to be drained, or
     /// what the kernel still sends is taken from under it.
     void stop() noexcept;
-    [[nodiscard]] bool drained() noexcept { return tx_->drained(); }
+    /// After stop(), again and again: between two calls the worker's other queues have their turns. True: no packet is
+    /// out, and no persistent grant mapped.
+    [[nodiscard]] bool drained() noexcept;
 
     /// Stops serving a rogue guest: nothing is taken from its rings any more.
     void disable() noexcept { disabled_ = true; }
@@ -78,8 +84,15 @@ public:
     /// And no longer. False: packets in flight do.
     [[nodiscard]] bool forget(std::uint32_t ref) noexcept;
 
+    /// The guest has persistent grants. Any thread.
+    [[nodiscard]] bool learns_grants() const noexcept { return learner_ != nullptr; }
+    /// Every 5 s: lets go of those that were not used for long.
+    void age_grants() noexcept { learner_->age(); }
+    /// And unmaps some of them. True: there may be more.
+    [[nodiscard]] bool give_back_grants() noexcept;
+
     [[nodiscard]] TxCounters tx_counters() const noexcept;
-    [[nodiscard]] RxCounters rx_counters() const noexcept { return rx_->counters(); }
+    [[nodiscard]] RxCounters rx_counters() const noexcept;
     [[nodiscard]] const PortCounters& port_counters() const noexcept { return port_->counters(); }
 
 private:
@@ -114,7 +127,8 @@ private:
     std::shared_ptr<QueueJournal> journal_;
     std::optional<xen::EventPort> tx_event_;
     std::optional<xen::EventPort> rx_event_;  // equals tx_event_ when not split
-    std::unique_ptr<StaticTable> statics_;    // from the guest's first on
+    std::unique_ptr<StaticTable> statics_;    // with persistent grants, or from the guest's first static one on
+    std::unique_ptr<PersistentGrants> learner_;
     std::unique_ptr<TxQueue> tx_;
     std::unique_ptr<RxQueue> rx_;
     std::unique_ptr<Port> port_;

@@ -538,7 +538,12 @@ bool RxQueue::place(Packet& packet, CopyBatch& copies) noexcept {
             ++counters_.static_hits;
         } else {
             from.copy_to(copies, domain_, xen::GrantRef{request.gref}, response.offset, size);
-            counters_.static_misses += statics != nullptr ? 1 : 0;
+            if (statics != nullptr) {
+                ++counters_.static_misses;
+                if (learner_ != nullptr) {
+                    learner_->miss(request.gref, xen::Access::read_write);
+                }
+            }
         }
         answers_[answer_count_++] = RxSlot::from(response);
     }
@@ -567,7 +572,7 @@ void RxQueue::note_failures(const CopyBatch& copies) noexcept {
         const std::uint32_t begin = first_segment_[i];
         const std::uint32_t end = i + 1 == answer_count_ ? last_segment_ : first_segment_[i + 1];
         if (begin == end) {
-            continue;  // an extra, or a static grant
+            continue;  // an extra, or a page that stays mapped
         }
         RxResponse response = answers_[i].response();
         if (!in_packet) {

@@ -26,7 +26,7 @@
 // A guest that wants hashes of its packets gets each in an extra, and on the queue that the hash says
 // (rx_steering.hpp): packets for its other queues are handed over, and come home.
 //
-// A buffer that is a static grant (grant/static_table.hpp) is written to by us, without the hypervisor.
+// A buffer that is a static or a persistent grant (grant/static_table.hpp) is written to by us, without the hypervisor.
 //
 // Responses stand in the slots of the requests they answer AND carry their ids: Linux goes by the position, Windows
 // by the id. An extra takes a whole slot; its buffer is unused.
@@ -40,6 +40,7 @@
 #include <vector>
 
 #include "grant/copy_batch.hpp"
+#include "grant/persistent_grants.hpp"
 #include "grant/static_table.hpp"
 #include "netback/counters.hpp"
 #include "netback/multicast_groups.hpp"
@@ -84,8 +85,12 @@ public:
     void join(RxExchange& exchange, std::size_t index, Waker& waker) noexcept;
     /// What it receives is given to the guest only if it wants it. They outlive the queue.
     void filter_by(const MulticastGroups& groups) noexcept { groups_ = &groups; }
-    /// Buffers in these pages are written to directly. The table outlives the queue.
-    void use(const StaticTable& statics) noexcept { statics_ = &statics; }
+    /// Buffers in these pages are written to directly; `learner`, if any, hears of what was missed. Both outlive the
+    /// queue.
+    void use(const StaticTable& statics, PersistentGrants* learner = nullptr) noexcept {
+        statics_ = &statics;
+        learner_ = learner;
+    }
 
     /// What to do by from now on; nullptr: nothing. Before any of the queues goes, all have had nullptr, and then
     /// given back what they have of others. Between turns.
@@ -188,7 +193,8 @@ private:
     WaitingLine waiting_;  ///< received and not yet on the ring
 
     const MulticastGroups* groups_ = nullptr;
-    const StaticTable* statics_ = nullptr;  ///< none: the guest has no static grants
+    const StaticTable* statics_ = nullptr;  ///< none: the guest has no static or persistent grants
+    PersistentGrants* learner_ = nullptr;   ///< none: no persistent ones
     RxExchange* exchange_ = nullptr;
     std::size_t index_ = 0;
     std::shared_ptr<const RxSteering> steering_;

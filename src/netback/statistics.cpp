@@ -49,6 +49,15 @@ void each_counter(A& a, B& b, Visit visit) {
     visit("rx_static_hits", a.rx.static_hits, b.rx.static_hits);
     visit("rx_static_misses", a.rx.static_misses, b.rx.static_misses);
     visit("static_entries", a.tx.static_entries, b.tx.static_entries);
+    visit("tx_by_persistent", a.tx.by_persistent, b.tx.by_persistent);
+    visit("tx_persistent_hits", a.tx.persistent_hits, b.tx.persistent_hits);
+    visit("tx_persistent_misses", a.tx.persistent_misses, b.tx.persistent_misses);
+    visit("rx_persistent_hits", a.rx.persistent_hits, b.rx.persistent_hits);
+    visit("rx_persistent_misses", a.rx.persistent_misses, b.rx.persistent_misses);
+    visit("persistent_learned", a.tx.persistent_learned, b.tx.persistent_learned);
+    visit("persistent_refused", a.tx.persistent_refused, b.tx.persistent_refused);
+    visit("persistent_given_back", a.tx.persistent_given_back, b.tx.persistent_given_back);
+    visit("persistent_pages", a.tx.persistent_pages, b.tx.persistent_pages);
     visit("rx_steered", a.rx.steered, b.rx.steered);
     visit("rx_lazy_copies", a.rx.lazy_copies, b.rx.lazy_copies);
     visit("rx_waits", a.rx.waits, b.rx.waits);

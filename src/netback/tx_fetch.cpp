@@ -66,8 +66,8 @@ void TxQueue::take_statics(std::span<TxPacket* const> packets) noexcept {
     }
 }
 
-/// True when all of the packet's pages are static grants: then it has been fetched, and its payload stays there if its
-/// slots may be held. It is not even looked at where the guest has put the headers apart.
+/// True when all of the packet's pages stay mapped: then it has been fetched, and its payload stays there if its slots
+/// may be held. It is not even looked at where the guest has put the headers apart.
 bool TxQueue::take_static(TxPacket& packet, std::uint32_t room) noexcept {
     const bool in_place = packet.length > header_size && packet.frame.slots() <= room;
     std::uint32_t octets = in_place ? header_size : packet.length;
@@ -78,6 +78,9 @@ bool TxQueue::take_static(TxPacket& packet, std::uint32_t room) noexcept {
         std::byte* const page = statics_->find(std::to_underlying(part.ref));
         if (page == nullptr) {
             all = false;
+            if (learner_ != nullptr) {
+                learner_->miss(std::to_underlying(part.ref), xen::Access::read_only);
+            }
             return;
         }
         std::byte* const data = page + part.offset;

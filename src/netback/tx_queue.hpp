@@ -26,7 +26,8 @@
 //
 // A guest that has given us static grants (grant/static_table.hpp) makes all this needless for packets that lie in them
 // whole: the first 128 octets are copied apart by us, the rest is sent from where it is, and the slots are answered
-// when the port is done. No call of the hypervisor's is made for such a packet.
+// when the port is done. No call of the hypervisor's is made for such a packet. Where the guest has persistent grants,
+// those that are not found are noted, to be learned between turns (grant/persistent_grants.hpp).
 //
 // A port that cannot go on holds packets. Mapped ones hold the guest's pages too, for limits::hold_ns: then their
 // octets are copied into the buffers that had only their headers, and the pages go back.
@@ -44,6 +45,7 @@
 #include <vector>
 
 #include "grant/copy_batch.hpp"
+#include "grant/persistent_grants.hpp"
 #include "grant/regions.hpp"
 #include "grant/static_table.hpp"
 #include "netback/counters.hpp"
@@ -99,8 +101,12 @@ public:
 
     /// Whom the guest's requests for multicast groups are for; without, they are refused. It outlives the queue.
     void tell(MulticastGroups& groups) noexcept { groups_ = &groups; }
-    /// Packets that lie in these pages whole are sent from there. The table outlives the queue.
-    void use(const StaticTable& statics) noexcept { statics_ = &statics; }
+    /// Packets that lie in these pages whole are sent from there; `learner`, if any, hears of what was missed. Both
+    /// outlive the queue.
+    void use(const StaticTable& statics, PersistentGrants* learner = nullptr) noexcept {
+        statics_ = &statics;
+        learner_ = learner;
+    }
     /// A packet in flight lies in it. Between turns.
     [[nodiscard]] bool uses(const std::byte* page) const noexcept;
 
@@ -148,8 +154,8 @@ private:
         std::uint32_t copied_to = 0;
         std::uint32_t slot = 0;  ///< where its frame begins in slots_, this turn
         TxFrame frame;
-        bool fetched = false;          ///< from static grants
-        bool in_place = false;         ///< but for its header in static grants: answered when it comes home
+        bool fetched = false;          ///< from pages that stay mapped
+        bool in_place = false;         ///< but for its header in those pages: answered when it comes home
         bool left = false;             ///< but for its header in the guest's pages
         std::uint32_t held_slots = 0;  ///< unanswered until it comes home, for their pages
         std::int64_t sent_ns = 0;      ///< when it was handed to the port, if it held pages then
@@ -233,7 +239,8 @@ private:
     HeldSlots& vif_held_;
     xen::GrantTable& grants_;
     MulticastGroups* groups_ = nullptr;
-    const StaticTable* statics_ = nullptr;  ///< none: the guest has no static grants
+    const StaticTable* statics_ = nullptr;  ///< none: the guest has no static or persistent grants
+    PersistentGrants* learner_ = nullptr;   ///< none: no persistent ones
     std::size_t in_place_ = 0;              ///< packets in flight that are
     std::int64_t resume_ns_ = 0;
     std::int64_t hold_ends_ns_ = 0;

@@ -32,7 +32,8 @@ Vif::Vif(const Surroundings& surroundings, VifId id)
     : around_(surroundings),
       id_(id),
       name_(fmt::format("vif{}.{}", std::to_underlying(id.domain), id.handle)),
-      backend_(fmt::format("backend/vif/{}/{}", std::to_underlying(id.domain), id.handle)) {}
+      backend_(fmt::format("backend/vif/{}/{}", std::to_underlying(id.domain), id.handle)),
+      kept_pages_(limits::static_grants_per_vif, &around_.static_budget) {}
 
 Vif::~Vif() {
     disconnect();
@@ -177,6 +178,19 @@ void Vif::follow_groups() {
 void Vif::follow_bridge() {
     if (seat_) {
         seat_->set_isolated(is_isolated_bridge_port(device_.interface));
+    }
+}
+
+/// In visits, so that the other queues of a worker have their turns in between.
+void Vif::age_grants() {
+    for (const PlacedQueue& placed : queues_) {
+        if (!placed.queue->learns_grants()) {
+            continue;
+        }
+        placed.worker->run([&placed] { placed.queue->age_grants(); });
+        for (bool more = true; more;) {
+            placed.worker->run([&] { more = placed.queue->give_back_grants(); });
+        }
     }
 }
 
@@ -393,7 +407,7 @@ Result<void> Vif::connect_control(const GuestKeys& keys) {
     }
     control_ = std::move(*control);
     hash_.emplace(static_cast<std::uint32_t>(keys.queues.size()));
-    statics_.emplace(around_.grants, id_.domain, keys.queues.size(), around_.static_budget);
+    statics_.emplace(around_.grants, id_.domain, keys.queues.size(), kept_pages_);
     exchange_ = std::make_unique<RxExchange>(keys.queues.size());
     return {};
 }
@@ -486,6 +500,7 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
     config.index = index;
     config.held = &held_;
     config.groups = &groups_;
+    config.persistent = keys.persistent_grants ? &kept_pages_ : nullptr;
     auto journal = open_journal({id_, index, guest(), config.keys}, resumed);
     if (!journal) {
         return propagate(journal);

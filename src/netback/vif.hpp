@@ -45,7 +45,7 @@ struct Surroundings {
     xen::GrantTable& grants;     ///< the control thread's own handles
     xen::EventChannels& events;  ///< for control rings
     const JournalFolder& journals;
-    StaticGrants::Budget& static_budget;
+    PageBudget& static_budget;
     /// Called on a worker's thread when a guest broke the protocol on the given connection.
     std::function<void(VifId, std::uint64_t connection, Rogue)> on_rogue;
     /// The same when a queue's guest takes no packets any more, or does again.
@@ -74,6 +74,8 @@ public:
 
     /// Called every few seconds: what the host's administrator has changed where nobody tells us.
     void follow_bridge();
+    /// The same: gives back persistent grants that the guest has not used for long.
+    void age_grants();
 
     /// Serves requests on the control ring. True: there are more.
     [[nodiscard]] bool serve_control();
@@ -133,6 +135,7 @@ private:
     DeviceKeys device_;
     TxCredit credit_;
     HeldSlots held_;
+    PageBudget kept_pages_;  ///< of static and persistent grants
     MulticastGroups groups_;
     std::string asked_groups_;  ///< the guest's key text that groups_ go by
     std::string rate_;          ///< the key's text that credit_ goes by; empty: without limit

@@ -232,6 +232,7 @@ Result<GuestKeys> read_guest_keys(xen::Store& store, const std::string& frontend
         Flag{"feature-gso-tcpv6", keys.rx.gso_v6},
         Flag{"feature-no-csum-offload", no_checksum_v4},
         Flag{"feature-ipv6-csum-offload", keys.rx.checksum_v6},
+        Flag{"feature-persistent", keys.persistent_grants},
     };
     for (const Flag& f : flags) {
         auto value = flag(store, fmt::format("{}/{}", frontend, f.key));
@@ -262,7 +263,7 @@ Result<GuestKeys> read_guest_keys(xen::Store& store, const std::string& frontend
 
 Result<void> publish_features(xen::Store& store, const std::string& backend, std::uint32_t max_queues) {
     const std::string queues = fmt::format("{}", max_queues);
-    const std::array<std::pair<std::string_view, std::string_view>, 12> features{{
+    const std::array<std::pair<std::string_view, std::string_view>, 13> features{{
         {"feature-sg", "1"},
         {"feature-gso-tcpv4", "1"},
         {"feature-gso-tcpv6", "1"},
@@ -273,6 +274,7 @@ Result<void> publish_features(xen::Store& store, const std::string& backend, std
         {"feature-ctrl-ring", "1"},
         {"feature-multicast-control", "1"},
         {"feature-dynamic-multicast-control", "1"},
+        {"feature-persistent", "1"},
         {"multi-queue-max-queues", queues},
         {"carrier", "1"},
     }};

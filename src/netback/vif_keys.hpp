@@ -39,6 +39,7 @@ std::optional<TxCredit::Rate> parse_rate(std::string_view text) noexcept;
 struct GuestKeys {
     std::vector<QueueKeys> queues;
     RxFeatures rx;
+    bool persistent_grants = false;
     std::optional<ControlRingKeys> control;
 };
 Result<GuestKeys> read_guest_keys(xen::Store& store, const std::string& frontend, std::uint32_t max_queues);

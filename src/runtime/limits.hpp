@@ -170,15 +170,25 @@ inline constexpr std::int64_t drain_ns = 5'000'000'000;
 
 // Netback
 
-/// Static grants of a queue: a list of twice what the rings hold, for buffers that wait.
+/// Pages that stay mapped for a queue, static grants, and persistent ones as many again: twice what the rings hold, for
+/// buffers that wait.
 inline constexpr std::size_t static_grants_per_queue = 1024;
-/// And of a vif: the buffers of sixteen queues.
+/// And of a vif, of both kinds: the buffers of sixteen queues.
 inline constexpr std::size_t static_grants_per_vif = 8192;
 /// And of all guests: each is a memory area, of which Linux gives a process 65530 (vm.max_map_count); half is left for
 /// all else.
 inline constexpr std::size_t static_grants = 32768;
 /// References that can be static: those of 1024 frames of grant table, where guests have 64 unless told otherwise.
 inline constexpr std::uint32_t static_grant_refs = 1024 * 512;
+
+/// Persistent grants that a queue maps between two turns: a call of some microseconds each, in which the other queues
+/// of its worker wait. A whole ring is learned in 32 turns.
+inline constexpr std::size_t persistent_learned_at_a_time = 8;
+/// And that it unmaps.
+inline constexpr std::size_t persistent_given_back_at_a_time = 64;
+/// How often a persistent grant may be found silent before it is given back: with a look every 5 s that is 60 s, as
+/// Linux's blkback has it.
+inline constexpr std::uint8_t persistent_silent_looks = 12;
 
 /// Entries of a guest's table from hashes to queues: Linux's and Windows' number, twice the queues that there can be.
 inline constexpr std::size_t hash_mapping = 128;

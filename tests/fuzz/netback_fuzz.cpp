@@ -35,7 +35,7 @@ std::byte* map_ring(test::MockGuest& guest, xen::GrantTable& grants, xen::GrantR
     return page[0];
 }
 
-void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, bool granted) {
+void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, bool granted, bool persistent) {
     static const auto host = std::move(*xen::LocalHost::create());
     static test::MockGuest guest(*host);
     static const auto backend = host->open(test::backend_domain);
@@ -54,6 +54,9 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, 
     netback::HeldSlots held;
     netback::MulticastGroups groups;
     CopyBatch copies;
+    StaticTable table;
+    PageBudget budget(limits::static_grants_per_vif);
+    PersistentGrants learner(*grants, guest.id, table, budget);
     {
         auto tx = std::move(*netback::TxQueue::create(*ring::TxBackRing::attach(tx_page), guest.id, *grants, port,
                                                       {.strategy = strategy}, credit, held));
@@ -62,6 +65,10 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, 
                                                 {.scatter_gather = true, .gso_v4 = true, .announces_buffers = true}));
         tx->tell(groups);
         rx->filter_by(groups);
+        if (persistent) {
+            tx->use(table, &learner);
+            rx->use(table, &learner);
+        }
         const ring::TxFrontRing::Shared tx_shared(tx_page);
         const ring::RxFrontRing::Shared rx_shared(rx_page);
         for (; input.size() >= sizeof(Command); input = input.subspan(sizeof(Command))) {
@@ -108,6 +115,11 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, 
                     (void)rx->publish(copies);
                     (void)tx->publish(copies);
                     tx->send(copies);
+                    learner.learn();
+                    if (command.where < 64) {
+                        learner.age();
+                        (void)learner.give_back([&tx](const std::byte* octet) { return tx->uses(octet); });
+                    }
                     (void)tx->arm();
                     (void)rx->arm();
                     require(groups.size() <= limits::multicast_groups);
@@ -116,6 +128,10 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, 
         }
         (void)tx->abandon();
     }
+    learner.forget_all();
+    while (learner.give_back([](const std::byte*) { return false; })) {
+    }
+    require(learner.unmap_errors == 0 && budget.left() == limits::static_grants_per_vif);
     require(grants->unmap(rings) == 0);
     for (const xen::GrantRef ref : {page.ref, guest.tx_ring_ref, guest.rx_ring_ref}) {  // all that the guest has
         require(!guest.memory.use(ref).reading);
@@ -125,8 +141,10 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    play({data, size}, netback::FetchStrategy::copy, false);
-    play({data, size}, netback::FetchStrategy::copy, true);
-    play({data, size}, netback::FetchStrategy::map, false);
+    play({data, size}, netback::FetchStrategy::copy, false, false);
+    play({data, size}, netback::FetchStrategy::copy, true, false);
+    play({data, size}, netback::FetchStrategy::map, false, false);
+    play({data, size}, netback::FetchStrategy::copy, false, true);
+    play({data, size}, netback::FetchStrategy::map, false, true);
     return 0;
 }

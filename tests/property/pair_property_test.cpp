@@ -16,6 +16,7 @@ struct Options {
     LoopKind loop;
     bool split;
     bool reads_ahead;  ///< the backend's port
+    bool persistent = false;
 };
 
 class Pair {
@@ -29,7 +30,7 @@ public:
         port = owned.get();
         port->ready.reset(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
         back = *netback::QueuePair::connect(
-            *worker, guest.config(setup.strategy),
+            *worker, guest.config(setup.strategy, setup.persistent),
             [&](Loop& loop, Waker& /*waker*/) -> Result<std::unique_ptr<Port>> {
                 if (setup.reads_ahead) {
                     port->read_ahead(loop);
@@ -55,6 +56,9 @@ public:
         expected_rx.push_back(frame);
         port->offer(std::move(frame));
     }
+
+    /// Of the guest's pages, those that the backend has mapped, its rings not counted.
+    [[nodiscard]] std::size_t kept_pages_of_guest() const { return host->machine().usage(guest.id)->grants_in_use - 2; }
 
     static test::Frame make_frame(std::uint32_t length, std::uint32_t number) {
         test::Frame frame;
@@ -115,6 +119,11 @@ TEST_P(PairProperty, NothingIsLostReorderedOrLeftAsleep) {
                     break;
                 default:
                     pair.port->defer = !pair.port->defer;
+                    // A minute goes by, or much of it.
+                    for (unsigned look = 0; setup.persistent && look < step / 8U; ++look) {
+                        pair.back->age_grants();
+                        (void)pair.back->give_back_grants();
+                    }
                     break;
             }
         }
@@ -132,8 +141,54 @@ TEST_P(PairProperty, NothingIsLostReorderedOrLeftAsleep) {
         RC_ASSERT(pair.guest.to_send.empty());
         RC_ASSERT(pair.port->sent == pair.guest.sent);
         RC_ASSERT(pair.guest.received == pair.expected_rx);
+        if (setup.persistent) {
+            RC_ASSERT(pair.kept_pages_of_guest() == pair.back->tx_counters().persistent_pages);
+            pair.back->stop();
+            while (!pair.back->drained()) {
+            }
+            RC_ASSERT(pair.back->tx_counters().persistent_pages == 0);
+        }
         RC_ASSERT(pair.guest.has_all());
     }));
+}
+
+/// With every buffer learned, packets cost events and nothing else.
+TEST(Pair, PersistentGrantsNeedNoCallOfTheHypervisors) {
+    Pair pair({netback::FetchStrategy::copy, LoopKind::epoll, true, false, true}, 0);
+    const auto traffic = [&pair] {
+        for (int i = 0; i < 200; ++i) {
+            pair.queue_packet(1514);
+            pair.offer_packet(1514);
+            pair.guest.step();
+            pair.step_backend();
+        }
+        for (bool moved = true; moved;) {
+            moved = pair.guest.step();
+            moved = pair.step_backend() || moved;
+        }
+    };
+    const auto calls = [&pair] {
+        const auto tx = pair.back->tx_counters();
+        return tx.copy_calls + tx.map_calls + tx.unmap_calls + pair.back->rx_counters().copy_calls;
+    };
+    traffic();
+    traffic();
+    const std::uint64_t before = calls();
+    EXPECT_NE(before, 0U);
+    traffic();
+    EXPECT_EQ(calls(), before);
+    EXPECT_EQ(pair.port->sent, pair.guest.sent);
+    EXPECT_EQ(pair.guest.received, pair.expected_rx);
+    const auto tx = pair.back->tx_counters();
+    EXPECT_EQ(tx.static_hits + tx.static_misses + tx.static_entries + tx.by_static, 0U) << "the others' names";
+    EXPECT_EQ(tx.persistent_hits + tx.persistent_misses, 600U);
+    EXPECT_EQ(tx.by_persistent + tx.by_copy, 600U);
+    EXPECT_EQ(tx.persistent_pages, pair.kept_pages_of_guest());
+    const auto rx = pair.back->rx_counters();
+    EXPECT_EQ(rx.persistent_hits + rx.persistent_misses, 600U);
+    EXPECT_GE(rx.persistent_hits, 200U);
+    pair.back.reset();
+    EXPECT_EQ(pair.guest.kept_pages.left(), limits::static_grants_per_vif);
 }
 
 /// More than the backend takes in a turn, and the guest sends something just then: what is left in a port that reads
@@ -182,11 +237,14 @@ INSTANTIATE_TEST_SUITE_P(Setups, PairProperty,
                          testing::Values(Options{netback::FetchStrategy::copy, LoopKind::epoll, true, false},
                                          Options{netback::FetchStrategy::map, LoopKind::epoll, false, true},
                                          Options{netback::FetchStrategy::copy, LoopKind::automatic, false, true},
-                                         Options{netback::FetchStrategy::map, LoopKind::automatic, true, false}),
+                                         Options{netback::FetchStrategy::map, LoopKind::automatic, true, false},
+                                         Options{netback::FetchStrategy::copy, LoopKind::epoll, true, false, true},
+                                         Options{netback::FetchStrategy::map, LoopKind::epoll, false, true, true}),
                          [](const auto& p) {
                              return std::string(p.param.strategy == netback::FetchStrategy::map ? "map" : "copy") +
                                     (p.param.loop == LoopKind::epoll ? "_epoll" : "_uring") +
-                                    (p.param.split ? "_split" : "_shared") + (p.param.reads_ahead ? "_ahead" : "");
+                                    (p.param.split ? "_split" : "_shared") + (p.param.reads_ahead ? "_ahead" : "") +
+                                    (p.param.persistent ? "_persistent" : "");
                          });
 
 }  // namespace

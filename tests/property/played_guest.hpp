@@ -48,8 +48,8 @@ public:
     PlayedGuest(const PlayedGuest&) = delete;
     PlayedGuest& operator=(const PlayedGuest&) = delete;
 
-    /// For a backend that serves it.
-    [[nodiscard]] netback::QueueConfig config(netback::FetchStrategy strategy) {
+    /// For a backend that serves it, and may learn its grants.
+    [[nodiscard]] netback::QueueConfig config(netback::FetchStrategy strategy, bool persistent = false) {
         netback::QueueConfig config;
         config.domain = id;
         config.keys = {front->tx_ring_ref(), front->rx_ring_ref(), front->tx_port(), front->rx_port()};
@@ -62,6 +62,7 @@ public:
         config.fetch.strategy = strategy;
         config.credit = &credit;
         config.held = &held;
+        config.persistent = persistent ? &kept_pages : nullptr;
         return config;
     }
 
@@ -148,6 +149,7 @@ public:
     std::unique_ptr<netfront::Queue::Impl> front;
     netback::TxCredit credit;
     netback::HeldSlots held;
+    PageBudget kept_pages{limits::static_grants_per_vif};
     bool asleep = false;
     std::deque<Frame> to_send;
     std::vector<Frame> sent, received;

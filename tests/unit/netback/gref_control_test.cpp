@@ -50,7 +50,7 @@ protected:
     std::unique_ptr<xen::Hypervisor> hypervisor = host->open(test::backend_domain);
     std::unique_ptr<xen::GrantTable> grants = *hypervisor->open_grant_table();
     Queues queues;
-    StaticGrants::Budget budget{limits::static_grants};
+    PageBudget budget{limits::static_grants};
     std::optional<StaticGrants> statics{std::in_place, *grants, guest.id, 2U, budget};
     GrefControl control{*statics, queues};
     test::MockGuest::Page list = guest.page(xen::Access::read_write);
@@ -125,7 +125,7 @@ TEST_F(GrefControlTest, WhatIsAddedIsFoundAndGoesWhenItIsRemoved) {
     EXPECT_TRUE(guest.take_back(a));
     statics.reset();
     EXPECT_TRUE(guest.take_back(b)) << "nothing stays mapped";
-    EXPECT_EQ(budget.left, limits::static_grants);
+    EXPECT_EQ(budget.left(), limits::static_grants);
 }
 
 TEST_F(GrefControlTest, AllOrNothing) {
@@ -143,7 +143,7 @@ TEST_F(GrefControlTest, AllOrNothing) {
         EXPECT_EQ(add(entries), invalid);
         EXPECT_EQ(queues.tables[0].size(), 0U);
         EXPECT_EQ(room(), limits::static_grants_per_queue);
-        EXPECT_EQ(budget.left, limits::static_grants);
+        EXPECT_EQ(budget.left(), limits::static_grants);
     }
     ASSERT_EQ(add({{ref_of(b), 0, 0}}), okay);
     EXPECT_EQ(add({{ref_of(b), 0, 0}}), invalid) << "there already";
@@ -202,7 +202,7 @@ TEST_F(GrefControlTest, WhatIsInFlightStays) {
 }
 
 TEST_F(GrefControlTest, BudgetsHold) {
-    budget.left = 3;
+    ASSERT_TRUE(budget.take(limits::static_grants - 3));
     StaticGrants others(*grants, guest.id, 1, budget);
     std::vector<GrefEntry> entries;
     for (int i = 0; i < 4; ++i) {

@@ -91,7 +91,7 @@ protected:
     MockGuest guest{*host};
     std::unique_ptr<xen::Hypervisor> hypervisor = host->open(test::backend_domain);
     std::unique_ptr<xen::GrantTable> grants = *hypervisor->open_grant_table();
-    StaticGrants::Budget budget{limits::static_grants};
+    PageBudget budget{limits::static_grants};
     StaticGrants statics{*grants, guest.id, 1, budget};
     StaticTable table;
     std::array<xen::MappingId, 2> rings;
