@@ -112,7 +112,7 @@ void declare_ends(CLI::App& app, Options& options) {
                      ->excludes(device)
                      ->excludes(control);
     app.add_option("--strategy", options.strategy, "with --self: how pages reach the backend")
-        ->check(CLI::IsMember({"copy", "map", "auto", "static"}))
+        ->check(CLI::IsMember({"copy", "map", "auto", "persistent", "static"}))
         ->capture_default_str()
         ->needs(self);
     app.add_option("--unmap", options.unmap, "with --self: when mapped pages go back, batch or each")
@@ -197,6 +197,7 @@ Result<void> Run::connect() {
     config.cancel_fd = signals_;
     config.tx_headers = options_.header_area ? header_slots : 0;
     config.static_grants = !options_.self || options_.strategy == static_strategy;
+    config.persistent_grants = !options_.self || options_.strategy == persistent_strategy;
     auto device = netfront::Device::connect(config);
     if (!device) {
         return propagate(device);
@@ -228,7 +229,9 @@ Result<void> Run::prepare() {
     }
     auto backend = Backend::find(options_.hypervisor, device_->id(), options_.control);
     if (backend) {
-        setup_.strategy = device_->static_buffers() != 0 ? static_strategy : backend->strategy();
+        setup_.strategy = device_->static_buffers() != 0 ? static_strategy
+                          : device_->persistent_grants() ? persistent_strategy
+                                                         : backend->strategy();
         setup_.unmap = backend->unmap();
         setup_.choice = backend->choice();
         backend_.emplace(std::move(*backend));

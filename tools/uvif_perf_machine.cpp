@@ -132,12 +132,11 @@ Result<void> OwnMachine::start_backend(const Options& options, const std::vector
         return propagate(program);
     }
     const std::string queues = std::to_string(options.queues);
-    auto child =
-        ChildProcess::start({*program, "--hypervisor", "emulated:" + directory_ + "/dom0", "--port", port_of(options),
-                             "--strategy", options.strategy == static_strategy ? "copy" : options.strategy, "--unmap",
-                             options.unmap, "--loop", options.loop, "--workers", queues, "--max-queues", queues,
-                             "--spin-us", std::to_string(options.spin_us), "--log-level", "warning"},
-                            cores);
+    auto child = ChildProcess::start(
+        {*program, "--hypervisor", "emulated:" + directory_ + "/dom0", "--port", port_of(options), "--strategy",
+         own_strategy(options), "--unmap", options.unmap, "--loop", options.loop, "--workers", queues, "--max-queues",
+         queues, "--spin-us", std::to_string(options.spin_us), "--log-level", "warning"},
+        cores);
     if (!child) {
         return propagate(child);
     }

@@ -11,8 +11,10 @@ namespace uvif::perf {
 /// Which way packets go, as ever named from the guest.
 enum class Mode : std::uint8_t { tx, rx, echo };
 
-/// A strategy that guest and backend share: all buffers stay mapped.
+/// Strategies that guest and backend share: all buffers stay mapped, as the guest asks for it,
 inline constexpr const char* static_strategy = "static";
+/// or as the backend learns of them.
+inline constexpr const char* persistent_strategy = "persistent";
 
 /// What goes in the header area of each packet: Ethernet, IPv4, and TCP with its timestamps.
 inline constexpr unsigned header_octets = 66;
@@ -41,6 +43,11 @@ struct Options {
     std::string loop = "auto";
     bool charged = false;
 };
+
+/// What a backend of our own making is told.
+[[nodiscard]] inline std::string own_strategy(const Options& options) {
+    return options.strategy == static_strategy || options.strategy == persistent_strategy ? "copy" : options.strategy;
+}
 
 [[nodiscard]] constexpr const char* name_of(Mode mode) noexcept {
     return mode == Mode::tx ? "tx" : mode == Mode::rx ? "rx" : "echo";

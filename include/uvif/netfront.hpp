@@ -54,6 +54,9 @@ struct Config {
     /// Have a backend that can (feature-ctrl-ring, "static grants" of netif.h) keep all buffers mapped, so that it
     /// needs no call of the hypervisor's for a packet.
     bool static_grants = true;
+    /// Where there are no static grants, promise a backend that asks for it (feature-persistent) that buffers are used
+    /// again and stay granted, so that it may keep those mapped that it has seen. They are, and do, in any case.
+    bool persistent_grants = true;
     /// Granted pages a queue. gntalloc allows a domain 1024 pages by default: these defaults fit two
     /// queues (2 rings + 480 buffers each) below it, and the largest header area (16 pages) besides.
     unsigned tx_buffers = 224;  ///< 18 to 256
@@ -198,6 +201,9 @@ public:
     /// Granted pages that the backend keeps mapped, in all queues; 0 where it has no static grants, or no room for
     /// them.
     [[nodiscard]] unsigned static_buffers() const noexcept;
+
+    /// The backend was promised that buffers stay granted, see Config::persistent_grants.
+    [[nodiscard]] bool persistent_grants() const noexcept;
 
     /// The backend has a control ring, by which it may take what follows.
     [[nodiscard]] bool can_steer_by_hash() const noexcept;

@@ -170,6 +170,10 @@ unsigned Device::static_buffers() const noexcept {
     return impl_->static_buffers();
 }
 
+bool Device::persistent_grants() const noexcept {
+    return impl_->persistent_grants();
+}
+
 bool Device::can_steer_by_hash() const noexcept {
     return impl_->offer().control_ring;
 }

@@ -71,6 +71,7 @@ public:
     [[nodiscard]] unsigned mtu() const noexcept { return mtu_; }
     [[nodiscard]] const Offer& offer() const noexcept { return offer_; }
     [[nodiscard]] unsigned static_buffers() const noexcept { return static_buffers_; }
+    [[nodiscard]] bool persistent_grants() const noexcept { return promises_grants(config_, offer_); }
     Result<void> steer_by_hash(const Hashing& hashing);
     Result<void> filter_multicast(bool on);
     [[nodiscard]] unsigned queue_count() const noexcept { return static_cast<unsigned>(queues_.size()); }

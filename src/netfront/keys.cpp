@@ -71,6 +71,9 @@ Pairs frontend_keys(const Config& config, const Offer& offer, const std::vector<
         keys.emplace_back("ctrl-ring-ref", fmt::format("{}", std::to_underlying(control->ring_ref())));
         keys.emplace_back("event-channel-ctrl", fmt::format("{}", std::to_underlying(control->port())));
     }
+    if (promises_grants(config, offer)) {
+        keys.emplace_back("feature-persistent", "1");
+    }
     keys.emplace_back("request-rx-copy", "1");
     keys.emplace_back("feature-rx-notify", "1");
     keys.emplace_back("feature-sg", config.scatter_gather ? "1" : "0");
@@ -93,6 +96,7 @@ bool is_stale(std::string_view key) {
                                                        "event-channel-tx",
                                                        "event-channel-rx",
                                                        "ctrl-ring-ref",
+                                                       "feature-persistent",
                                                        "xdp-headroom",
                                                        "event-channel-ctrl",
                                                        "multi-queue-num-queues",
@@ -143,6 +147,7 @@ Result<Offer> read_offer(xen::Store& store, const std::string& backend, Notes& n
         {"feature-dynamic-multicast-control", &offer.dynamic_groups},
         {"feature-no-csum-offload", &no_checksum},
         {"feature-ipv6-csum-offload", &offer.tx.checksum_ipv6},
+        {"feature-persistent", &offer.persistent_grants},
     };
     for (const auto& flag : flags) {
         auto value = read_feature(store, backend, flag.key, false, notes);
@@ -169,6 +174,10 @@ Result<bool> read_carrier(xen::Store& store, const std::string& backend, Notes& 
 
 Result<void> request_groups(xen::Store& store, const std::string& frontend, bool filter) {
     return store.write(fmt::format("{}/{}", frontend, groups_key), filter ? "1" : "0");
+}
+
+bool promises_grants(const Config& config, const Offer& offer) noexcept {
+    return config.persistent_grants && offer.persistent_grants && !(config.static_grants && offer.control_ring);
 }
 
 Result<void> publish(xen::Store& store, const std::string& frontend, const Config& config, const Offer& offer,

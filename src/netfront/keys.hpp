@@ -30,6 +30,7 @@ struct Offer {
     bool rx_copy = false;
     bool split_event_channels = false;
     bool control_ring = false;
+    bool persistent_grants = false;
     bool dynamic_groups = false;  ///< filtering of multicast can be turned on and off while connected
     bool multi_queue = false;     ///< multi-queue-max-queues exists: say how many
     unsigned max_queues = 1;
@@ -44,6 +45,9 @@ Result<bool> read_carrier(xen::Store& store, const std::string& backend, Notes& 
 
 /// Asks the backend to filter multicast, or to stop that.
 Result<void> request_groups(xen::Store& store, const std::string& frontend, bool filter);
+
+/// Whether the backend is promised that buffers stay granted: static grants, where they are to be had, are the better.
+[[nodiscard]] bool promises_grants(const Config& config, const Offer& offer) noexcept;
 
 /// Writes everything a backend needs to connect, in one transaction: keys of the queues (flat for one queue,
 /// queue-N/ for more) and of the control ring, if there is one, then features. What an earlier connection left is

@@ -149,6 +149,7 @@ TEST_F(ControlTest, StaticGrantsNeedNoCallOfTheHypervisors) {
     for (const bool wanted : {true, false}) {
         netfront::Config with = config();
         with.static_grants = wanted;
+        with.persistent_grants = false;
         auto device = Device::connect(with);
         ASSERT_TRUE(device) << device.error().message;
         EXPECT_EQ((*device)->static_buffers(), wanted ? 2U * (224 + 256) : 0U);
@@ -213,6 +214,50 @@ TEST_F(ControlTest, TheHeaderAreaIsStaticToo) {
     }
     host.machine("detach", {std::to_string(domain), std::to_string(vif)});
     EXPECT_TRUE(host.at_rest());
+}
+
+TEST_F(ControlTest, PersistentGrantsAreLearnedFromTraffic) {
+    const auto counter = [this](const char* name) { return host.counter(domain, vif, name); };
+    const auto calls = [&counter] {
+        return counter("tx_copy_calls") + counter("rx_copy_calls") + counter("tx_map_calls") +
+               counter("tx_unmap_calls");
+    };
+    netfront::Config with = config();
+    with.static_grants = false;
+    for (const bool wanted : {true, false}) {
+        with.persistent_grants = wanted;
+        auto device = Device::connect(with);
+        ASSERT_TRUE(device) << device.error().message;
+        EXPECT_EQ((*device)->persistent_grants(), wanted);
+        EXPECT_EQ(host.exists(Host::frontend(domain) + "/feature-persistent"), wanted);
+        if (!wanted) {
+            (void)echoes(**device, 40);
+            EXPECT_EQ(counter("persistent_pages") + counter("tx_persistent_misses"), 0U);
+            continue;
+        }
+        // Until every buffer has been in use once: the ring's 256, and those that are sent.
+        const auto stretch = [&] {
+            const std::uint64_t before = calls();
+            for (int i = 0; i < 10; ++i) {
+                (void)echoes(**device, 40);
+            }
+            return calls() - before;
+        };
+        EXPECT_NE(stretch(), 0U);
+        const auto end = std::chrono::steady_clock::now() + patience;
+        std::uint64_t last = 1;
+        while (last != 0 && std::chrono::steady_clock::now() < end) {
+            last = stretch();
+        }
+        EXPECT_EQ(last, 0U) << "400 packets, and none of them cost a call";
+        EXPECT_GE(counter("tx_persistent_hits"), 200U);
+        EXPECT_GE(counter("rx_persistent_hits"), 200U);
+        EXPECT_GT(counter("persistent_pages"), 256U);
+        EXPECT_EQ(counter("persistent_learned"), counter("persistent_pages"));
+        EXPECT_EQ(counter("tx_static_hits") + counter("rx_static_hits") + counter("static_entries"), 0U);
+    }
+    host.machine("detach", {std::to_string(domain), std::to_string(vif)});
+    EXPECT_TRUE(host.at_rest()) << "nothing stays mapped";
 }
 
 }  // namespace

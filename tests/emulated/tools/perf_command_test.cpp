@@ -132,6 +132,13 @@ TEST_F(PerfCommand, MeasuresHeadersInAnAreaOfTheirOwn) {
     check(measure("--tx --header-area --size 1496"), "tx", 1496);
 }
 
+TEST_F(PerfCommand, MeasuresPersistentGrants) {
+    const json report = measure("--tx --size 9000 --strategy persistent -O 0.3");
+    check(report, "tx", 9000);
+    EXPECT_EQ(report.at("start").at("test_start").at("strategy"), "persistent");
+    EXPECT_LT(report.at("end").at("sum").at("copied_bytes_per_byte").get<double>(), 0.1);
+}
+
 TEST_F(PerfCommand, MeasuresSeveralQueuesOfOneChannelOnEpoll) {
     const json report = measure("--echo --queues 3 --no-split --loop epoll");
     check(report, "echo", 64);
