@@ -124,6 +124,8 @@ public:
     /// none without Config::tx_headers. A slot can only be the first fragment of a packet: its headers, with the
     /// payload in buffers behind it, or a packet that is short enough. So headers lie close together, and a backend
     /// with static grants that only passes packets on reads these and no payload, if all headers of a packet are here.
+    /// Worth it for packets of several buffers, and for those that a slot holds whole: one that fits a buffer takes two
+    /// slots of the ring instead of one.
     std::size_t allocate_headers(std::span<Fragment> slots) noexcept;
     /// Gives buffers and header slots back that were allocated and not sent.
     void free(std::span<const Fragment> buffers) noexcept;
