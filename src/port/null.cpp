@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "packet/checksum.hpp"
+#include "packet/pieces.hpp"
 #include "packet/wire.hpp"
 
 namespace uvif {
@@ -107,12 +108,11 @@ std::size_t NullPort::receive(std::span<Packet*> packets) noexcept {
 
 std::size_t NullPort::generate(std::span<Packet* const> packets) noexcept {
     for (Packet* packet : packets) {
-        Fragment& room = packet->fragments[0];
-        std::memcpy(room.data, template_.data(), template_length);
-        std::memcpy(room.data + template_length, &sequence_, sizeof sequence_);
+        std::byte* const to = packet->fragments[0].data;
+        std::memcpy(to, template_.data(), template_length);
+        std::memcpy(to + template_length, &sequence_, sizeof sequence_);
         ++sequence_;
-        room.length = packet_length_;
-        packet->length = packet_length_;
+        cut_to(*packet, packet_length_);
         packet->offload = {.checksum_blank = false, .data_validated = true};
     }
     return packets.size();

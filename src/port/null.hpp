@@ -39,6 +39,7 @@ public:
     void submit(std::span<Packet* const> packets) noexcept override;
     void flush(bool /*abandon*/) noexcept override {}
     std::size_t receive(std::span<Packet*> packets) noexcept override;
+    [[nodiscard]] bool scatters() const noexcept override { return mode_ == NullMode::generate; }
     [[nodiscard]] int fd() const noexcept override { return -1; }
     [[nodiscard]] bool always_ready() const noexcept override { return mode_ == NullMode::generate; }
     [[nodiscard]] const PortCounters& counters() const noexcept override { return counters_; }

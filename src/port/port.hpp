@@ -85,7 +85,11 @@ public:
     /// fragment that tells the room (at least 65535 octets) and leaves with its length, fragment 0's
     /// length and the offload set. Fewer than asked for means: nothing more now. A port that reads ahead
     /// may put packets that it was lent into the places of those it is given, and keep these instead.
+    /// A port that `scatters` and is not `reading_ahead` takes packets with several fragments too. The first is memory
+    /// of ours, of limits::header_octets or more, that goes on behind it with room for a whole packet. The others may
+    /// be a guest's: the port does not look at them. Where it has to, it brings the packet together in the first.
     virtual std::size_t receive(std::span<Packet*> packets) noexcept = 0;
+    [[nodiscard]] virtual bool scatters() const noexcept { return false; }
 
     /// Packets of other queues for this one's guest: takes as many as there are, in order, up to `packets.size()`. Each
     /// is to be given back by complete_from_elsewhere.
@@ -98,12 +102,15 @@ public:
     /// Gives those back that are still there and that `concerns`. Between turns.
     virtual void give_back(const std::function<bool(const Packet&)>& /*concerns*/) noexcept {}
 
-    /// How many packets the port fills before it is asked for them; its descriptor's being readable is then
-    /// of no interest.
+    /// How many packets the port fills before it is asked for them.
     [[nodiscard]] virtual std::size_t reads_ahead() const noexcept { return 0; }
     /// Lends it so many, each with one fragment that tells the room, until it is destroyed. `handler` hears (EPOLLIN)
     /// when there is something to receive.
     virtual void lend(std::span<Packet* const> /*packets*/, ReadyHandler& /*handler*/) noexcept {}
+    /// Whether it shall; it does from the start. One that ceases still has what it has read, for `receive`.
+    virtual void read_ahead(bool /*on*/) noexcept {}
+    /// It does, or has such packets left: its descriptor's being readable is of no interest.
+    [[nodiscard]] virtual bool reading_ahead() const noexcept { return reads_ahead() != 0; }
 
     /// Descriptor that tells readiness (readable: receive, writable: flush), or -1: then the port is
     /// a memory port, always worth asking.

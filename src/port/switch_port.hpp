@@ -57,6 +57,7 @@ public:
     void flush(bool abandon) noexcept override { bridge_->flush(abandon); }
     [[nodiscard]] std::span<Packet* const> held() const noexcept override { return bridge_->held(); }
     std::size_t receive(std::span<Packet*> packets) noexcept override;
+    [[nodiscard]] bool scatters() const noexcept override { return bridge_->scatters(); }
     std::size_t take_passed(std::span<Packet*> packets) noexcept override;
     [[nodiscard]] bool has_passed() const noexcept override { return !arrived_.empty(); }
     void crowd(bool crowded) noexcept override { crowded_.store(crowded, std::memory_order_relaxed); }
@@ -65,6 +66,8 @@ public:
     void lend(std::span<Packet* const> packets, ReadyHandler& handler) noexcept override {
         bridge_->lend(packets, handler);
     }
+    void read_ahead(bool on) noexcept override { bridge_->read_ahead(on); }
+    [[nodiscard]] bool reading_ahead() const noexcept override { return bridge_->reading_ahead(); }
     [[nodiscard]] int fd() const noexcept override { return bridge_->fd(); }
     [[nodiscard]] bool always_ready() const noexcept override { return bridge_->always_ready(); }
     [[nodiscard]] bool survives_error() noexcept override { return bridge_->survives_error(); }

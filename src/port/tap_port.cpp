@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "packet/checksum.hpp"
+#include "packet/pieces.hpp"
 #include "packet/wire.hpp"
 
 namespace uvif {
@@ -157,39 +158,50 @@ namespace {
 
 /// On the ring a blank checksum is that of the packet's own TCP or UDP header. The host may leave another one blank,
 /// behind a tunnel's headers, and says where: that is completed here.
-void finish_inner_checksum(std::span<std::byte> packet, const VnetHeader& header, Offload& offload) noexcept {
-    const Headers headers = parse_headers(packet.first(std::min<std::size_t>(packet.size(), limits::header_octets)));
+void finish_inner_checksum(Packet& packet, const VnetHeader& header) noexcept {
+    const Fragment& first = packet.fragments[0];
+    const Headers headers = parse_headers({first.data, std::min<std::size_t>(first.length, limits::header_octets)});
     const bool own = headers.depth == HeaderDepth::transport && header.csum_start == headers.l4_offset &&
                      header.csum_start + header.csum_offset == headers.checksum_offset();
-    if (!own && offload.gso_type == GsoType::none &&
-        complete_checksum_at(packet, header.csum_start, header.csum_offset)) {
-        offload.checksum_blank = false;
-        offload.data_validated = false;
+    if (own || packet.offload.gso_type != GsoType::none) {
+        return;
+    }
+    bring_together(packet);
+    if (complete_checksum_at({first.data, first.length}, header.csum_start, header.csum_offset)) {
+        packet.offload.checksum_blank = false;
+        packet.offload.data_validated = false;
     }
 }
 
 }  // namespace
 
 std::size_t TapPort::receive(std::span<Packet*> packets) noexcept {
-    if (lent_ != 0) {
-        return take_reads(packets);
+    std::size_t count = reading_ahead() ? take_reads(packets) : 0;
+    if (!reading_ahead()) {
+        count += read(packets.subspan(count));
     }
+    counters_.received += count;
+    return count;
+}
+
+std::size_t TapPort::read(std::span<Packet* const> packets) noexcept {
     std::size_t count = 0;
     while (count < packets.size() && !failed_) {
         Packet& packet = *packets[count];
-        Fragment& room = packet.fragments[0];
         VnetHeader header;
-        const std::array<iovec, 2> pieces{
-            {{.iov_base = &header, .iov_len = sizeof header}, {.iov_base = room.data, .iov_len = room.length}}};
+        std::array<iovec, Packet::max_fragments + 1> pieces;
+        pieces[0] = {.iov_base = &header, .iov_len = sizeof header};
+        std::ranges::transform(packet.pieces(), pieces.begin() + 1, [](const Fragment& room) {
+            return iovec{.iov_base = room.data, .iov_len = room.length};
+        });
         ++counters_.system_calls;
-        const ssize_t result = ::readv(fd_.get(), pieces.data(), static_cast<int>(pieces.size()));
+        const ssize_t result = ::readv(fd_.get(), pieces.data(), 1 + packet.fragment_count);
         if (result < 0) {
             failed_ = failed_ || is_deleted(errno);
             break;
         }
         count += accept(packet, header, result) ? 1 : 0;
     }
-    counters_.received += count;
     return count;
 }
 
@@ -198,6 +210,13 @@ void TapPort::lend(std::span<Packet* const> packets, ReadyHandler& handler) noex
     for (Packet* packet : packets) {
         read_operations_[lent_].stream = &stream_;
         reads_[lent_++].packet = packet;
+    }
+}
+
+void TapPort::read_ahead(bool on) noexcept {
+    ahead_ = on;
+    if (!on) {
+        loop_.cancel_reads(std::span(read_operations_).first(posted_));
     }
 }
 
@@ -219,13 +238,12 @@ std::size_t TapPort::take_reads(std::span<Packet*> packets) noexcept {
             }
         }
         stream_.news = next_read_ < posted_ && read_operations_[next_read_].result != ReadOperation::pending;
-        more = next_read_ == posted_ && count < packets.size() && !failed_;
+        more = ahead_ && next_read_ == posted_ && count < packets.size() && !failed_;
         if (more) {
             post_reads();
             more = read_some;  // reads that all fail must not keep the worker here
         }
     }
-    counters_.received += count;
     return count;
 }
 
@@ -245,20 +263,18 @@ void TapPort::post_reads() noexcept {
 
 /// Makes a packet of what was read into its room. False: it cannot be carried to a guest.
 bool TapPort::accept(Packet& packet, const VnetHeader& header, std::int64_t result) noexcept {
-    Fragment& room = packet.fragments[0];
     const auto octets = static_cast<std::size_t>(result);
     const std::size_t length = octets - std::min(octets, sizeof header);
-    auto offload = from_vnet(header);
-    if (offload && offload->checksum_blank && length <= room.length) {
-        finish_inner_checksum(std::span(room.data, length), header, *offload);
-    }
+    const auto offload = from_vnet(header);
     if (!offload || length < limits::packet_length_min || length > limits::packet_length) {
         ++counters_.receive_dropped;
         return false;
     }
-    room.length = static_cast<std::uint32_t>(length);
-    packet.length = room.length;
+    cut_to(packet, static_cast<std::uint32_t>(length));
     packet.offload = *offload;
+    if (offload->checksum_blank) {
+        finish_inner_checksum(packet, header);
+    }
     return true;
 }
 

@@ -20,7 +20,7 @@
 //
 // Where the loop can read ahead, the kernel fills packets lent to the port as frames come, one after the other;
 // receive() hands them out and lends those it is given in their place. Otherwise receive() is a read for each packet,
-// and one that finds no more.
+// and one that finds no more; it is vectored, so that a packet's pieces may lie anywhere.
 //
 // TUNSETSNDBUF bounds what the queue may have inside the host's network stack. A write beyond it reports EAGAIN:
 // that packet and all behind it are held, in order, until the descriptor is writable. The submission of a batch does
@@ -47,6 +47,11 @@ public:
         return loop_.can_read_ahead() ? reads_ahead_max : 0;
     }
     void lend(std::span<Packet* const> packets, ReadyHandler& handler) noexcept override;
+    [[nodiscard]] bool scatters() const noexcept override { return true; }
+    void read_ahead(bool on) noexcept override;
+    [[nodiscard]] bool reading_ahead() const noexcept override {
+        return lent_ != 0 && (ahead_ || next_read_ != posted_);
+    }
     [[nodiscard]] int fd() const noexcept override { return fd_.get(); }
     [[nodiscard]] bool failed() const noexcept override { return failed_; }
     [[nodiscard]] const PortCounters& counters() const noexcept override { return counters_; }
@@ -76,6 +81,7 @@ private:
     void hold(Packet* packet) noexcept;
     void drop(Packet* packet, std::uint64_t PortCounters::* reason) noexcept;
     std::size_t take_reads(std::span<Packet*> packets) noexcept;
+    std::size_t read(std::span<Packet* const> packets) noexcept;
     void post_reads() noexcept;
     bool accept(Packet& packet, const VnetHeader& header, std::int64_t result) noexcept;
 
@@ -93,6 +99,7 @@ private:
     std::array<Read, reads_ahead_max> reads_;
     std::array<ReadOperation, reads_ahead_max> read_operations_;
     ReadStream stream_;
+    bool ahead_ = true;
     std::size_t lent_ = 0;
     std::size_t next_read_ = 0;  ///< of those posted, the first that has not been handed out
     std::size_t posted_ = 0;

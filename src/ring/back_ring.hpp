@@ -57,6 +57,12 @@ public:
     /// when what was seen of it is used up. An index that runs ahead of the ring is reported, never followed.
     /// Who does not answer in order gets each one's line of the journal too, in `lines`.
     [[nodiscard]] Taken take(std::span<Request> out, std::span<Line> lines = {}) noexcept {
+        const Taken taken = peek(out);
+        consume(out.first(taken.count), lines);
+        return taken;
+    }
+    /// The first half of it: copies them, and leaves them where they are.
+    [[nodiscard]] Taken peek(std::span<Request> out) noexcept {
         if (out.size() > available_seen()) {
             req_prod_seen_ = shared_.req_prod().load(std::memory_order_acquire);
         }
@@ -70,11 +76,14 @@ public:
         for (Index i = 0; i < count; ++i) {
             out[i] = shared_.template read<Request>(req_cons_ + i);
         }
-        if (journal_ != nullptr) {
-            note(out.first(count), lines);
-        }
-        req_cons_ += count;
         return {count, false};
+    }
+    /// The second: takes the first so many of those that peek() has copied, as it has copied them.
+    void consume(std::span<const Request> requests, std::span<Line> lines = {}) noexcept {
+        if (journal_ != nullptr) {
+            note(requests, lines);
+        }
+        req_cons_ += static_cast<Index>(requests.size());
     }
 
     /// Requests that stand in the ring and were not taken, as of the last look at the peer's index.

@@ -87,6 +87,20 @@ TEST(NullGenerate, MakesValidPacketsWithoutEnd) {
     }
 }
 
+TEST(NullGenerate, FillsPiecesThatLieApart) {
+    const auto port = open(NullMode::generate, 1000);
+    EXPECT_TRUE(port->scatters());
+    Packets packets;
+    Packet* packet = packets.room();
+    packet->fragments[1] = {packet->fragments[0].data + 4096, 4096};
+    packet->fragments[0].length = 128;
+    packet->fragment_count = 2;
+    ASSERT_EQ(port->receive(std::span(&packet, 1)), 1U);
+    EXPECT_EQ(packet->length, 1000U);
+    EXPECT_EQ(packet->fragment_count, 2U);
+    EXPECT_EQ(packet->fragments[1].length, 872U);
+}
+
 TEST(NullGenerate, SwallowsWhatIsSubmitted) {
     const auto port = open(NullMode::generate);
     Packets packets;

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "packet/checksum.hpp"
+#include "packet/pieces.hpp"
 #include "port/tap.hpp"
 #include "runtime/limits.hpp"
 #include "runtime/loop.hpp"
@@ -274,6 +275,118 @@ TEST_P(TapPortTest, TellsWhenItHasReadAhead) {
     }
     EXPECT_EQ(port_->receive(packets_.rooms(1)), 0U);
     EXPECT_TRUE(port_->failed()) << "an interface that goes ends the reads";
+}
+
+/// What it has read ahead by then comes first, and what comes later by reads of its own; nothing is lost in between.
+TEST_P(TapPortTest, CeasesToReadAheadAndBeginsAgain) {
+    const HostSide host("uvif-t");
+    EXPECT_EQ(port_->receive(packets_.rooms(1)), 0U);
+    unsigned sent = 0;
+    unsigned got = 0;
+    const auto send = [&](unsigned count) {
+        for (; count != 0; --count) {
+            ASSERT_TRUE(host.send(ethernet(type_experimental) + be16(sent++) + payload(60)));
+        }
+    };
+    const auto take = [&](unsigned count) {
+        for (; count != 0; --count) {
+            const Packet* packet = receive_one();
+            ASSERT_NE(packet, nullptr);
+            EXPECT_EQ(octets_of(*packet), ethernet(type_experimental) + be16(got++) + payload(60));
+        }
+    };
+    for (unsigned round = 0; round < 3; ++round) {
+        EXPECT_EQ(port_->reading_ahead(), port_->reads_ahead() != 0);
+        send(25);
+        take(3);
+        port_->read_ahead(false);
+        send(10);
+        take(sent - got);
+        EXPECT_FALSE(port_->reading_ahead());
+        EXPECT_EQ(port_->receive(packets_.rooms(1)), 0U);
+        send(5);
+        take(5);
+        port_->read_ahead(true);
+        send(30);
+        take(30);
+    }
+    EXPECT_EQ(port_->receive(packets_.rooms(1)), 0U);
+}
+
+TEST_P(TapPortTest, ReadsAPacketIntoPiecesThatLieApart) {
+    const HostSide host("uvif-t");
+    EXPECT_EQ(port_->receive(packets_.rooms(1)), 0U);
+    port_->read_ahead(false);
+    EXPECT_EQ(port_->receive(packets_.rooms(1)), 0U);
+    EXPECT_FALSE(port_->reading_ahead()) << "the read that waited was taken back";
+    ASSERT_TRUE(device_->set_offload(true, true, false));
+    VnetHeader header;
+    header.flags = VnetHeader::needs_csum;
+    header.csum_start = 34;
+    header.csum_offset = 16;
+    header.gso_type = VnetHeader::gso_tcpv4;
+    header.gso_size = 1000;
+    header.hdr_len = 54;
+    Octets apart(2000, std::byte{0xee});
+    for (const bool gso : {true, false}) {
+        const Octets frame = gso ? super_packet : ethernet(type_experimental) + payload(1200);
+        ASSERT_TRUE(host.send(frame, gso ? header : VnetHeader{}));
+        Packet* packet = nullptr;
+        for (const std::int64_t deadline = monotonic_ns() + 10 * ns_per_s; monotonic_ns() < deadline;) {
+            packet = packets_.room();
+            std::byte* const own = packet->fragments[0].data;
+            packet->fragments[0].length = 128;
+            packet->fragments[1] = {apart.data() + 1000, 872};
+            packet->fragments[2] = {apart.data(), 1000};
+            packet->fragments[3] = {own + 2000, 63536};
+            packet->fragment_count = 4;
+            if (port_->receive(std::span(&packet, 1)) == 1 && octets_of(*packet) == frame) {
+                break;
+            }
+            packet = nullptr;
+        }
+        ASSERT_NE(packet, nullptr);
+        EXPECT_EQ(packet->length, frame.size());
+        EXPECT_EQ(packet->fragment_count, gso ? 4U : 3U);
+        EXPECT_EQ(packet->offload.gso_type, gso ? GsoType::tcpv4 : GsoType::none);
+        const Octets whole = octets_of(*packet);
+        bring_together(*packet);
+        EXPECT_EQ(packet->fragment_count, 1U);
+        EXPECT_EQ(octets_of(*packet), whole);
+    }
+}
+
+/// A checksum behind a tunnel's headers covers what lies in all pieces, and has to be completed here.
+TEST_P(TapPortTest, BringsTogetherWhatItHasToLookAt) {
+    const HostSide host("uvif-t");
+    port_->read_ahead(false);
+    EXPECT_EQ(port_->receive(packets_.rooms(1)), 0U);
+    EXPECT_FALSE(port_->reading_ahead());
+    ASSERT_TRUE(device_->set_offload(true, false, false));
+    const Octets frame = ethernet(type_experimental) + Octets(1400, std::byte{0});
+    VnetHeader header;
+    header.flags = VnetHeader::needs_csum;
+    header.csum_start = 500;
+    header.csum_offset = 16;
+    ASSERT_TRUE(host.send(frame, header));
+    Octets apart(2000, std::byte{0xee});
+    for (const std::int64_t deadline = monotonic_ns() + 10 * ns_per_s; monotonic_ns() < deadline;) {
+        Packet* packet = packets_.room();
+        std::byte* const own = packet->fragments[0].data;
+        packet->fragments[0].length = 128;
+        packet->fragments[1] = {apart.data(), 1872};
+        packet->fragments[2] = {own + 2000, 63536};
+        packet->fragment_count = 3;
+        if (port_->receive(std::span(&packet, 1)) == 1 && packet->length == frame.size()) {
+            EXPECT_EQ(packet->fragment_count, 1U);
+            EXPECT_FALSE(packet->offload.checksum_blank);
+            Octets completed = frame;
+            completed[516] = completed[517] = std::byte{0xff};
+            EXPECT_EQ(octets_of(*packet), completed);
+            return;
+        }
+    }
+    FAIL() << "it did not come";
 }
 
 /// A read that is pending when the port goes would write into memory that is another's by then.

@@ -156,6 +156,30 @@ TEST_F(Ring, SlotIsReadOnce) {
     EXPECT_EQ(slots[0].request().id, 1U);
 }
 
+TEST_F(Ring, WhatIsPeekedAtStandsThereUntilItIsConsumedAsItWasThen) {
+    TxFrontRing front(page.bytes.data());
+    auto back = TxBackRing::attach(page.bytes.data());
+    TxBackRing::Journal journal{};
+    back->keep(journal);
+    for (std::uint16_t id = 1; id <= 3; ++id) {
+        front.put(tx(id));
+    }
+    (void)front.push_and_check_notify();
+    std::array<TxSlot, 4> slots;
+    ASSERT_EQ(back->peek(slots).count, 3U);
+    EXPECT_EQ(back->owed(), 0U);
+    EXPECT_EQ(journal.owed(0).count, 0U);
+    EXPECT_EQ(back->available_seen(), 3U);
+    std::fill(page.bytes.begin() + 64, page.bytes.begin() + 64 + 2 * sizeof(TxSlot), std::byte{0xff});
+    back->consume(std::span(slots).first(2));
+    EXPECT_EQ(back->owed(), 2U);
+    const auto owed = journal.owed(0);
+    ASSERT_EQ(owed.count, 2U);
+    EXPECT_EQ(journal.request(owed.lines[1]).request().id, 2U) << "the copy, not what stands in the ring by now";
+    ASSERT_EQ(back->take(slots).count, 1U);
+    EXPECT_EQ(slots[0].request().id, 3U);
+}
+
 TEST_F(Ring, NotificationOnlyWhenAskedFor) {
     TxFrontRing front(page.bytes.data());
     auto back = TxBackRing::attach(page.bytes.data());
