@@ -119,6 +119,13 @@ void declare_ends(CLI::App& app, Options& options) {
         ->check(CLI::IsMember({"batch", "each"}))
         ->capture_default_str()
         ->needs(self);
+    app.add_option("--receive", options.receive,
+                   "with --self and --strategy static or persistent: how packets get to the guest's pages, bounce, "
+                   "direct or auto; "
+                   "received directly, no octet behind the header is touched: the null port makes none")
+        ->check(CLI::IsMember({"bounce", "direct", "auto"}))
+        ->capture_default_str()
+        ->needs(self);
     app.add_option("--loop", options.loop, "with --self: the backend's event loop, auto, io_uring or epoll")
         ->check(CLI::IsMember({"auto", "io_uring", "epoll"}))
         ->capture_default_str()

@@ -132,11 +132,12 @@ Result<void> OwnMachine::start_backend(const Options& options, const std::vector
         return propagate(program);
     }
     const std::string queues = std::to_string(options.queues);
-    auto child = ChildProcess::start(
-        {*program, "--hypervisor", "emulated:" + directory_ + "/dom0", "--port", port_of(options), "--strategy",
-         own_strategy(options), "--unmap", options.unmap, "--loop", options.loop, "--workers", queues, "--max-queues",
-         queues, "--spin-us", std::to_string(options.spin_us), "--log-level", "warning"},
-        cores);
+    std::vector<std::string> command{*program, "--hypervisor", "emulated:" + directory_ + "/dom0"};
+    command.insert(command.end(), {"--port", port_of(options), "--loop", options.loop, "--log-level", "warning"});
+    command.insert(command.end(), {"--strategy", own_strategy(options), "--unmap", options.unmap});
+    command.insert(command.end(), {"--receive", options.receive, "--workers", queues, "--max-queues", queues});
+    command.insert(command.end(), {"--spin-us", std::to_string(options.spin_us)});
+    auto child = ChildProcess::start(command, cores);
     if (!child) {
         return propagate(child);
     }

@@ -40,6 +40,7 @@ struct Options {
     bool self = false;
     std::string strategy = "copy";
     std::string unmap = "batch";
+    std::string receive = "auto";
     std::string loop = "auto";
     bool charged = false;
 };

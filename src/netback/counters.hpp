@@ -96,11 +96,13 @@ struct RxCounters {
     std::uint64_t copied_bytes = 0;
     std::uint64_t copy_calls = 0, notify_calls = 0;
     std::uint64_t static_hits = 0, static_misses = 0, persistent_hits = 0, persistent_misses = 0;
-    std::uint64_t passed = 0;       ///< of the packets, from another queue
-    std::uint64_t steered = 0;      ///< packets of the port that were handed over to the queue that their hash says
-    std::uint64_t lazy_copies = 0;  ///< of these, copied apart meanwhile, because they had to wait
-    std::uint64_t waits = 0;        ///< times a packet had to wait for the guest to post buffers
-    std::uint64_t stalls = 0;       ///< times the guest had posted too little for so long that it counted as stalled
+    std::uint64_t direct = 0;         ///< of the packets, received straight into the guest's pages
+    std::uint64_t direct_missed = 0;  ///< packets that were to be, and had to be copied after all
+    std::uint64_t passed = 0;         ///< of the packets, from another queue
+    std::uint64_t steered = 0;        ///< packets of the port that were handed over to the queue that their hash says
+    std::uint64_t lazy_copies = 0;    ///< of these, copied apart meanwhile, because they had to wait
+    std::uint64_t waits = 0;          ///< times a packet had to wait for the guest to post buffers
+    std::uint64_t stalls = 0;         ///< times the guest had posted too little for so long that it counted as stalled
     std::array<std::uint64_t, static_cast<std::size_t>(RxDrop::count)> drops{};
 };
 

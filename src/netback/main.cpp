@@ -37,6 +37,8 @@ void declare(CLI::App& app, Options& options) {
     const std::map<std::string, FetchStrategy> strategies{
         {"copy", FetchStrategy::copy}, {"map", FetchStrategy::map}, {"auto", FetchStrategy::automatic}};
     const std::map<std::string, UnmapStrategy> unmaps{{"batch", UnmapStrategy::batch}, {"each", UnmapStrategy::each}};
+    const std::map<std::string, ReceiveStrategy> receives{
+        {"bounce", ReceiveStrategy::bounce}, {"direct", ReceiveStrategy::direct}, {"auto", ReceiveStrategy::automatic}};
     const std::map<std::string, LogLevel> levels{{"error", LogLevel::error},
                                                  {"warning", LogLevel::warning},
                                                  {"info", LogLevel::info},
@@ -59,6 +61,10 @@ void declare(CLI::App& app, Options& options) {
     cli::add_choice(app, "--unmap", options.settings.fetch.unmap, unmaps,
                     "when mapped pages go back: those of many packets together, or each packet's by itself")
         ->default_str("batch");
+    cli::add_choice(app, "--receive", options.settings.receive, receives,
+                    "how packets get to guest pages that stay mapped: by buffers of ours, which many are read to at a "
+                    "time; straight, one by one; or as their length says")
+        ->default_str("auto");
     cli::add_loop(app, options.settings.loop);
     app.add_option("--workers", options.settings.workers, "threads that serve queues")
         ->check(cli::whole_number(1, limits::workers))

@@ -61,6 +61,7 @@ Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_por
     if (auto attached = attach(config); !attached) {
         return attached;
     }
+    rx_->read_ahead(*this);
     if (port_->fd() >= 0) {
         interest_ = reading_interest();
         if (auto added = worker_.loop().add(port_->fd(), interest_, *this); !added) {
@@ -68,7 +69,6 @@ Result<void> QueuePair::open(const QueueConfig& config, const MakePort& make_por
         }
         watched_ = true;
     }
-    rx_->read_ahead(*this);
     return {};
 }
 
@@ -117,7 +117,7 @@ Result<void> QueuePair::attach(const QueueConfig& config) {
     }
     tx_ = std::move(*tx);
     tx_->home().wake_by(*this);
-    auto rx = RxQueue::create(*rx_ring, config.domain, *port_, config.rx, config.rx_patience);
+    auto rx = RxQueue::create(*rx_ring, config.domain, *port_, config.rx, config.rx_patience, config.receive);
     if (!rx) {
         return propagate(rx);
     }
@@ -187,7 +187,7 @@ bool QueuePair::turn() noexcept {
     tx_turns_ = tx_worked ? tx_turns_ + 1 : 0;
     const std::uint32_t tx_copies = copies_.size();
     const RxQueue::Gathered rx = rx_->gather(port_readable_ && worth_asking(), copies_);
-    if (rx.port_empty && port_->fd() >= 0 && port_->reads_ahead() == 0) {
+    if (rx.port_empty && port_->fd() >= 0 && !port_->reading_ahead()) {
         port_readable_ = false;
     }
     if (!copies_.empty()) {
@@ -243,7 +243,7 @@ bool QueuePair::release_held() noexcept {
 
 /// While the guest sends, what comes for it (mostly acknowledgements of that) is fetched every few turns: together.
 bool QueuePair::worth_asking() const noexcept {
-    return port_->reads_ahead() == 0 || tx_turns_ % tx_turns_per_look == 0;
+    return !port_->reading_ahead() || tx_turns_ % tx_turns_per_look == 0;
 }
 
 /// An event costs as much as a small packet: the packet goes first, and what comes back for it by the next turn shares
@@ -371,7 +371,7 @@ void QueuePair::give_up_port() noexcept {
 }
 
 std::uint32_t QueuePair::reading_interest() const noexcept {
-    return port_->reads_ahead() == 0 && rx_->wants_packets() ? EPOLLIN : 0U;
+    return !port_->reading_ahead() && rx_->wants_packets() ? EPOLLIN : 0U;
 }
 
 void QueuePair::set_interest(std::uint32_t events) noexcept {

@@ -34,6 +34,7 @@ struct QueueConfig {
     bool resumed = false;  ///< another daemon served these rings before: events may have been lost in between
     std::shared_ptr<QueueJournal> journal;  ///< null: a daemon that is killed cannot be followed by another
     RxPatience rx_patience;
+    ReceiveStrategy receive = ReceiveStrategy::automatic;
     std::function<void()> on_port_failed = [] {};        ///< called on the worker's thread, once, when Port::failed()
     std::function<void(bool)> on_stalled = [](bool) {};  ///< there too: the guest takes no packets, or does again
 };

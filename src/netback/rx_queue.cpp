@@ -86,7 +86,7 @@ private:
 }  // namespace
 
 Result<std::unique_ptr<RxQueue>> RxQueue::create(ring::RxBackRing ring, xen::DomainId domain, Port& port,
-                                                 RxFeatures features, RxPatience patience) {
+                                                 RxFeatures features, RxPatience patience, ReceiveStrategy strategy) {
     if (!features.announces_buffers) {
         patience.expiry_ns = std::min(patience.expiry_ns, limits::rx_unannounced_ns);
         patience.stall_ns = 0;  // as the reference: to post late is no fault of such a guest
@@ -95,17 +95,18 @@ Result<std::unique_ptr<RxQueue>> RxQueue::create(ring::RxBackRing ring, xen::Dom
     if (!buffers) {
         return propagate(buffers);
     }
-    return std::unique_ptr<RxQueue>(new RxQueue(ring, domain, port, features, patience, std::move(*buffers)));
+    return std::unique_ptr<RxQueue>(new RxQueue(ring, domain, port, features, patience, strategy, std::move(*buffers)));
 }
 
 RxQueue::RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeatures features,
-                 const RxPatience& patience, BufferPool buffers)
+                 const RxPatience& patience, ReceiveStrategy strategy, BufferPool buffers)
     : ring_(ring),
       domain_(domain),
       port_(port),
       features_(features),
       buffers_(std::move(buffers)),
       packets_(buffers_.count()),
+      choice_(strategy),
       patience_(patience) {
     free_.reserve(packets_.size());
     for (Packet& packet : packets_) {
@@ -196,13 +197,16 @@ RxQueue::Gathered RxQueue::gather(bool may_receive, CopyBatch& copies) noexcept 
     result.worked = take_passed();
     const std::uint64_t& unwanted = counters_.drops[static_cast<std::size_t>(RxDrop::unwanted_group)];
     const std::uint64_t unwanted_before = unwanted;
-    if (may_receive && wants_packets()) {
-        result.port_empty = receive();
-        result.worked |= unwanted != unwanted_before;
-    }
     last_segment_ = copies.size();
     const std::uint64_t placed = counters_.packets;
-    const bool moved = !waiting_.empty() && deliver(copies);
+    if (may_receive && wants_packets()) {
+        choose_way();
+        const bool direct = direct_ && waiting_.empty() && !port_.reading_ahead();
+        result.port_empty = direct ? receive_directly(last_segment_) : receive();
+        result.worked |= unwanted != unwanted_before;
+    }
+    bool moved = counters_.packets != placed;
+    moved |= !waiting_.empty() && deliver(copies);
     result.worked |= moved;
     result.worked |= watch(moved, counters_.packets != placed);
     return result;
@@ -458,19 +462,20 @@ bool RxQueue::takes_segments(GsoType type) const noexcept {
     return type == GsoType::none || (type == GsoType::tcpv4 ? features_.gso_v4 : features_.gso_v6);
 }
 
-/// Completes a blank checksum that the guest does not take; packets of other queues have none.
-void RxQueue::finish_checksum(Packet& packet) noexcept {
+/// It has a blank checksum that the guest does not take; packets of other queues have none.
+bool RxQueue::lacks_checksum(const Packet& packet) const noexcept {
     if (is_passed(packet) || !packet.offload.checksum_blank || (features_.checksum_v4 && features_.checksum_v6) ||
         packet.offload.gso_type != GsoType::none) {
-        return;
+        return false;
     }
     const Fragment& data = packet.fragments[0];
     const Headers headers =
         parse_headers(std::span(data.data, std::min<std::size_t>(data.length, limits::header_octets)));
-    if (headers.ip_version == 6 ? features_.checksum_v6 : features_.checksum_v4) {
-        return;
-    }
-    if (complete_checksum(packet.pieces())) {
+    return !(headers.ip_version == 6 ? features_.checksum_v6 : features_.checksum_v4);
+}
+
+void RxQueue::finish_checksum(Packet& packet) noexcept {
+    if (lacks_checksum(packet) && complete_checksum(packet.pieces())) {
         packet.offload.checksum_blank = false;
     }
 }
@@ -486,6 +491,34 @@ void RxQueue::discard(RxDrop reason) noexcept {
     }
 }
 
+RxQueue::Heading RxQueue::heading_of(const Packet& packet) const noexcept {
+    Heading heading;
+    const bool gso = packet.offload.gso_type != GsoType::none;
+    if (gso) {
+        heading.extras[heading.extra_count++] = ExtraInfo::gso(packet.offload.gso_type, packet.offload.gso_size);
+    }
+    if (has_hash(packet)) {
+        heading.extras[0].flags = gso ? ExtraInfo::more : std::uint8_t{0};
+        heading.extras[heading.extra_count++] = ExtraInfo::hash(hash_type_number(packet.hash), packet.hash.value);
+    }
+    heading.flags = heading.extra_count != 0 ? RxFlags::extra_info : std::uint16_t{0};
+    heading.flags |= packet.offload.checksum_blank ? RxFlags::checksum_blank : std::uint16_t{0};
+    heading.flags |= packet.offload.data_validated ? RxFlags::data_validated : std::uint16_t{0};
+    return heading;
+}
+
+void RxQueue::answer(const RxSlot& slot, std::uint32_t first_segment) noexcept {
+    first_segment_[answer_count_] = first_segment;
+    answers_[answer_count_++] = slot;
+}
+
+void RxQueue::count(const Packet& packet, std::uint32_t slots) noexcept {
+    ++counters_.packets;
+    counters_.bytes += packet.length;
+    counters_.slots += slots;
+    counters_.gso_packets += packet.offload.gso_type != GsoType::none ? 1 : 0;
+}
+
 /// Plans the copies and answers of one packet. False: the guest has not posted enough.
 bool RxQueue::place(Packet& packet, CopyBatch& copies) noexcept {
     const std::uint32_t needed = slots_needed(packet);
@@ -498,27 +531,14 @@ bool RxQueue::place(Packet& packet, CopyBatch& copies) noexcept {
         rogue_ = Rogue::impossible_producer;
         return false;
     }
-    const bool gso = packet.offload.gso_type != GsoType::none;
-    std::array<ExtraInfo, 2> extras;
-    std::uint32_t extra_count = 0;
-    if (gso) {
-        extras[extra_count++] = ExtraInfo::gso(packet.offload.gso_type, packet.offload.gso_size);
-    }
-    if (has_hash(packet)) {
-        extras[0].flags = gso ? ExtraInfo::more : std::uint8_t{0};
-        extras[extra_count++] = ExtraInfo::hash(hash_type_number(packet.hash), packet.hash.value);
-    }
-    std::uint16_t flags = extra_count != 0 ? RxFlags::extra_info : std::uint16_t{0};
-    flags |= packet.offload.checksum_blank ? RxFlags::checksum_blank : std::uint16_t{0};
-    flags |= packet.offload.data_validated ? RxFlags::data_validated : std::uint16_t{0};
-
+    const Heading heading = heading_of(packet);
     const StaticTable* const statics = packet.granted == nullptr ? statics_ : nullptr;
     PieceReader from(packet);
     std::uint32_t left = packet.length;
+    std::uint32_t spared = 0;
     for (std::uint32_t slot = 0; slot < needed; ++slot) {
-        if (slot != 0 && slot <= extra_count) {
-            first_segment_[answer_count_] = copies.size();
-            answers_[answer_count_++] = RxSlot::from(extras[slot - 1]);
+        if (slot != 0 && slot <= heading.extra_count) {
+            answer(RxSlot::from(heading.extras[slot - 1]), copies.size());
             continue;
         }
         const RxRequest& request = requests[slot];
@@ -528,14 +548,15 @@ bool RxQueue::place(Packet& packet, CopyBatch& copies) noexcept {
         response.id = request.id;
         response.status = static_cast<std::int16_t>(size);
         response.flags.bits =
-            static_cast<std::uint16_t>((slot == 0 ? flags : 0) | (left != 0 ? RxFlags::more_data : 0));
+            static_cast<std::uint16_t>((slot == 0 ? heading.flags : 0) | (left != 0 ? RxFlags::more_data : 0));
         // Page colouring: headers that all begin at a page's start compete for the same few cache sets, on both sides.
         const std::uint32_t colour = (ring_.consumed() - needed + slot) % rx_colours * cache_line;
         response.offset = size + colour <= xen::page_size ? static_cast<std::uint16_t>(colour) : std::uint16_t{0};
-        first_segment_[answer_count_] = copies.size();
+        answer(RxSlot::from(response), copies.size());
         if (std::byte* const page = statics != nullptr ? statics->find_writable(request.gref) : nullptr) {
             from.copy_to(page + response.offset, size);
             ++counters_.static_hits;
+            spared += size;
         } else {
             from.copy_to(copies, domain_, xen::GrantRef{request.gref}, response.offset, size);
             if (statics != nullptr) {
@@ -545,14 +566,13 @@ bool RxQueue::place(Packet& packet, CopyBatch& copies) noexcept {
                 }
             }
         }
-        answers_[answer_count_++] = RxSlot::from(response);
     }
     last_segment_ = copies.size();
-    ++counters_.packets;
-    counters_.bytes += packet.length;
+    count(packet, needed);
     counters_.copied_bytes += packet.length;
-    counters_.slots += needed;
-    counters_.gso_packets += gso ? 1 : 0;
+    if (statics != nullptr && !direct_) {
+        choice_.note(spared);
+    }
     if (is_passed(packet)) {
         ++counters_.passed;
         copied_[copied_count_++] = &packet;

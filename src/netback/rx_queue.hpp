@@ -27,6 +27,7 @@
 // (rx_steering.hpp): packets for its other queues are handed over, and come home.
 //
 // A buffer that is a static or a persistent grant (grant/static_table.hpp) is written to by us, without the hypervisor.
+// Long packets are received straight into such buffers (rx_direct.cpp).
 //
 // Responses stand in the slots of the requests they answer AND carry their ids: Linux goes by the position, Windows
 // by the id. An extra takes a whole slot; its buffer is unused.
@@ -44,6 +45,7 @@
 #include "grant/static_table.hpp"
 #include "netback/counters.hpp"
 #include "netback/multicast_groups.hpp"
+#include "netback/receive_choice.hpp"
 #include "netback/rx_steering.hpp"
 #include "netback/waiting_line.hpp"
 #include "packet/buffer_pool.hpp"
@@ -76,7 +78,8 @@ struct RxPatience {
 class RxQueue {
 public:
     static Result<std::unique_ptr<RxQueue>> create(ring::RxBackRing ring, xen::DomainId domain, Port& port,
-                                                   RxFeatures features, RxPatience patience = {});
+                                                   RxFeatures features, RxPatience patience = {},
+                                                   ReceiveStrategy strategy = ReceiveStrategy::bounce);
     RxQueue(const RxQueue&) = delete;
     RxQueue& operator=(const RxQueue&) = delete;
     ~RxQueue();
@@ -126,7 +129,9 @@ public:
     [[nodiscard]] bool arm() noexcept;
 
     /// More can be taken from the port; otherwise its readiness is of no interest.
-    [[nodiscard]] bool wants_packets() const noexcept { return !free_.empty() && !waiting_.full(); }
+    [[nodiscard]] bool wants_packets() const noexcept {
+        return !free_.empty() && !waiting_.full() && (!direct_ || passed_waiting() == waiting_.packets().size());
+    }
 
     [[nodiscard]] Rogue rogue() const noexcept { return rogue_; }
     [[nodiscard]] const RxCounters& counters() const noexcept { return counters_; }
@@ -142,11 +147,20 @@ private:
     /// So that the guest works on the first packets while the next are copied. A whole ring of 64 KiB packets copied
     /// before it hears of the first would have it fall asleep meanwhile.
     static constexpr std::uint64_t bytes_per_turn = 128 * 1024;
+    /// Requests that a packet received directly may take: pages for the longest, and the GSO extra.
+    static constexpr std::uint32_t direct_slots = 17;
     /// So that neighbours that send without end leave the bridge its part.
     static constexpr std::size_t passed_waiting_max = packets_per_turn / 2;
 
+    /// What stands before and beside a packet's octets on the ring.
+    struct Heading {
+        std::array<ring::ExtraInfo, 2> extras;
+        std::uint32_t extra_count = 0;
+        std::uint16_t flags = 0;
+    };
+
     RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeatures features, const RxPatience& patience,
-            BufferPool buffers);
+            ReceiveStrategy strategy, BufferPool buffers);
 
     /// One more than the largest packet: a larger one is seen.
     [[nodiscard]] std::uint32_t room_of_packet() const noexcept {
@@ -167,6 +181,11 @@ private:
     bool take_passed() noexcept;
     void discard_passed(std::span<Packet* const> packets) noexcept;
     bool receive() noexcept;
+    void choose_way() noexcept;
+    bool receive_directly(std::uint32_t segment) noexcept;
+    std::uint32_t spread(Packet& packet, std::span<const ring::RxRequest> posted) noexcept;
+    bool answer_directly(const Packet& packet, std::uint32_t room, std::span<const ring::RxRequest> posted,
+                         std::uint32_t segment) noexcept;
     [[nodiscard]] std::size_t discard_unwanted(std::span<Packet*> packets) noexcept;
     [[nodiscard]] std::size_t passed_waiting() const noexcept;
     bool watch(bool moved, bool placed) noexcept;
@@ -176,7 +195,11 @@ private:
     bool copy_apart(Packet& passed, Packet& own, xen::GrantTable& grants, CopyBatch& copies) noexcept;
     bool deliver(CopyBatch& copies) noexcept;
     [[nodiscard]] bool takes_segments(GsoType type) const noexcept;
+    [[nodiscard]] bool lacks_checksum(const Packet& packet) const noexcept;
     void finish_checksum(Packet& packet) noexcept;
+    [[nodiscard]] Heading heading_of(const Packet& packet) const noexcept;
+    void answer(const ring::RxSlot& slot, std::uint32_t first_segment) noexcept;
+    void count(const Packet& packet, std::uint32_t slots) noexcept;
     bool place(Packet& packet, CopyBatch& copies) noexcept;
     void note_failures(const CopyBatch& copies) noexcept;
     void discard(RxDrop reason) noexcept;
@@ -195,6 +218,9 @@ private:
     const MulticastGroups* groups_ = nullptr;
     const StaticTable* statics_ = nullptr;  ///< none: the guest has no static or persistent grants
     PersistentGrants* learner_ = nullptr;   ///< none: no persistent ones
+    ReceiveChoice choice_;
+    bool direct_ = false;        ///< as last chosen
+    bool expects_extra_ = true;  ///< the last packet of more than a page had one
     RxExchange* exchange_ = nullptr;
     std::size_t index_ = 0;
     std::shared_ptr<const RxSteering> steering_;

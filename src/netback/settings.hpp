@@ -21,6 +21,7 @@ struct Settings {
     unsigned max_queues = 1;  ///< multi-queue-max-queues
     std::int64_t spin_ns = 0;
     RxPatience rx_patience;
+    ReceiveStrategy receive = ReceiveStrategy::automatic;
     std::string journals;          ///< folder of the journals (queue_journal.hpp)
     bool switched = false;         ///< vifs of one bridge hand frames over directly
     bool no_mac_spoofing = false;  ///< and their guests send from their own address only, unless the vif says otherwise

@@ -43,6 +43,8 @@ void each_counter(A& a, B& b, Visit visit) {
     visit("rx_copied_bytes", a.rx.copied_bytes, b.rx.copied_bytes);
     visit("rx_copy_calls", a.rx.copy_calls, b.rx.copy_calls);
     visit("rx_notifications", a.rx.notify_calls, b.rx.notify_calls);
+    visit("rx_direct", a.rx.direct, b.rx.direct);
+    visit("rx_direct_missed", a.rx.direct_missed, b.rx.direct_missed);
     visit("rx_passed", a.rx.passed, b.rx.passed);
     visit("tx_static_hits", a.tx.static_hits, b.tx.static_hits);
     visit("tx_static_misses", a.tx.static_misses, b.tx.static_misses);

@@ -511,6 +511,7 @@ Result<void> Vif::connect_queue(const GuestKeys& keys, std::uint32_t index, bool
         groups_.lose();
     }
     config.rx_patience = around_.settings.rx_patience;
+    config.receive = around_.settings.receive;
     config.on_stalled = [tell = around_.on_stalled, id = id_, connection = connection_](bool stalled) {
         tell(id, connection, stalled);
     };
@@ -763,6 +764,7 @@ nlohmann::json Vif::describe() const {
     }
     json["strategy"] = fetch_strategy_names[static_cast<std::size_t>(around_.settings.fetch.strategy)];
     json["unmap"] = unmap_strategy_names[static_cast<std::size_t>(around_.settings.fetch.unmap)];
+    json["receive"] = receive_strategy_names[static_cast<std::size_t>(around_.settings.receive)];
     json["choice"] = around_.settings.fetch_choice;
     json["rate"] = rate_;
     json["stalled_queues"] = stalled_queues_;

@@ -261,12 +261,72 @@ TEST_P(TrafficTest, EveryOctetArrives) {
     }
     const auto vif = host_->ask({"show", fmt::format("vif{}.0", guest_.domain)});
     EXPECT_EQ(vif.at("error"), "");
+    if (std::string_view(GetParam().name).starts_with("Direct")) {
+        EXPECT_GT(host_->counter(guest_.domain, 0, "rx_direct"), host_->counter(guest_.domain, 0, "rx_packets") / 2);
+    }
 }
+
+/// Datagrams without end, until destroyed.
+class Flood {
+public:
+    Flood(const NetworkNamespace& from, const char* to)
+        : socket_(open_socket(from, AF_INET, SOCK_DGRAM)), thread_([this, to](const std::stop_token& stop) {
+              const Address address(to, 9);
+              const auto octets = pattern(0, 8000);
+              while (!stop.stop_requested()) {
+                  (void)::sendto(socket_.get(), octets.data(), octets.size(), MSG_DONTWAIT, address.get(),
+                                 address.length);
+              }
+          }) {}
+
+private:
+    UniqueFd socket_;
+    std::jthread thread_;
+};
+
+/// A guest to whose pages the kernel writes.
+class DirectTest : public TrafficTest {};
+
+TEST_P(DirectTest, ADaemonThatIsKilledMeanwhileLosesNoMoreThanPackets) {
+    const auto direct = [this] { return host_->counter(guest_.domain, 0, "rx_direct"); };
+    testing::AssertionResult whole = testing::AssertionFailure();
+    std::thread stream([&] { whole = transfer(*host_network_, *guest_.network, guest_v4, 200 << 20); });
+    EXPECT_TRUE(eventually([&] { return direct() > 200; }));
+    host_->daemon().send(SIGKILL);
+    host_->daemon().wait();
+    host_->start_daemon();
+    stream.join();
+    EXPECT_TRUE(whole);
+    EXPECT_GT(host_->counter(guest_.domain, 0, "rx_bytes"), 1U << 20) << "it was still under way";
+    EXPECT_TRUE(ping(*host_network_, guest_v4, 1472));
+}
+
+/// Twice: by itself, and without a word. TearDown() has nothing left mapped.
+TEST_P(DirectTest, TheGuestGoesInTheMiddleOfAll) {
+    ASSERT_TRUE(ping(*host_network_, guest_v4, 56));
+    const Flood flood(*host_network_, guest_v4);
+    for (const int how : {SIGTERM, SIGKILL}) {
+        EXPECT_TRUE(eventually([this] { return host_->counter(guest_.domain, 0, "rx_direct") > 1000; }));
+        guest_.program->send(how);
+        guest_.program->wait();
+        host_->destroy(guest_.domain);
+        EXPECT_TRUE(eventually([this] { return host_->holds_nothing(); }));
+        guest_ = {};
+        start_guest(guest_, guest_v4, guest_v6, {});
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Variants, DirectTest,
+                         testing::Values(Variant{"IoUring", {"--receive", "direct"}, ",mtu=9000", {}},
+                                         Variant{"Epoll", {"--receive", "auto", "--loop", "epoll"}, ",mtu=9000", {}}),
+                         [](const auto& test) { return test.param.name; });
 
 INSTANTIATE_TEST_SUITE_P(
     Variants, TrafficTest,
     testing::Values(Variant{"Epoll", {"--loop", "epoll"}, "", {"--loop", "epoll"}},
                     Variant{"IoUring", {"--loop", "io_uring"}, "", {"--loop", "io_uring"}},
+                    Variant{"Direct", {"--receive", "direct"}, "", {}},
+                    Variant{"DirectEpoll", {"--receive", "direct", "--loop", "epoll"}, ",mtu=9000", {"--queues", "2"}},
                     Variant{"Map", {"--strategy", "map"}, "", {}}, Variant{"Jumbo", {}, ",mtu=9000", {}},
                     Variant{"JumboMap", {"--strategy", "map"}, ",mtu=9000", {"--no-gso"}, false},
                     Variant{"NoGso", {}, "", {"--no-gso"}, false}, Variant{"NoChecksum", {}, "", {"--no-csum"}, false},
@@ -401,24 +461,6 @@ TEST_P(SwitchTest, AGuestSendsFromItsOwnAddressOnly) {
     host_->write(key, "0");
     EXPECT_TRUE(ping(*guest_.network, host_v4, 56));
 }
-
-/// Keeps the switch busy from one guest to the other until destroyed.
-class Flood {
-public:
-    Flood(NetworkNamespace& from, const char* to)
-        : socket_(open_socket(from, AF_INET, SOCK_DGRAM)), thread_([this, to](const std::stop_token& stop) {
-              const Address address(to, 9);
-              const auto octets = pattern(0, 8000);
-              while (!stop.stop_requested()) {
-                  (void)::sendto(socket_.get(), octets.data(), octets.size(), MSG_DONTWAIT, address.get(),
-                                 address.length);
-              }
-          }) {}
-
-private:
-    UniqueFd socket_;
-    std::jthread thread_;
-};
 
 TEST_P(SwitchTest, TheReceiverGoesInTheMiddleOfAll) {
     ASSERT_TRUE(ping(*guest_.network, other_v4, 56));

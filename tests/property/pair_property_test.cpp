@@ -17,6 +17,7 @@ struct Options {
     bool split;
     bool reads_ahead;  ///< the backend's port
     bool persistent = false;
+    netback::ReceiveStrategy receive = netback::ReceiveStrategy::bounce;
 };
 
 class Pair {
@@ -29,8 +30,11 @@ public:
         auto owned = std::make_unique<test::FakePort>();
         port = owned.get();
         port->ready.reset(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+        port->scattered = true;
+        auto config = guest.config(setup.strategy, setup.persistent);
+        config.receive = setup.receive;
         back = *netback::QueuePair::connect(
-            *worker, guest.config(setup.strategy, setup.persistent),
+            *worker, config,
             [&](Loop& loop, Waker& /*waker*/) -> Result<std::unique_ptr<Port>> {
                 if (setup.reads_ahead) {
                     port->read_ahead(loop);
@@ -239,12 +243,19 @@ INSTANTIATE_TEST_SUITE_P(Setups, PairProperty,
                                          Options{netback::FetchStrategy::copy, LoopKind::automatic, false, true},
                                          Options{netback::FetchStrategy::map, LoopKind::automatic, true, false},
                                          Options{netback::FetchStrategy::copy, LoopKind::epoll, true, false, true},
-                                         Options{netback::FetchStrategy::map, LoopKind::epoll, false, true, true}),
+                                         Options{netback::FetchStrategy::map, LoopKind::epoll, false, true, true},
+                                         Options{netback::FetchStrategy::copy, LoopKind::epoll, true, false, true,
+                                                 netback::ReceiveStrategy::direct},
+                                         Options{netback::FetchStrategy::copy, LoopKind::automatic, false, true, true,
+                                                 netback::ReceiveStrategy::automatic}),
                          [](const auto& p) {
                              return std::string(p.param.strategy == netback::FetchStrategy::map ? "map" : "copy") +
                                     (p.param.loop == LoopKind::epoll ? "_epoll" : "_uring") +
                                     (p.param.split ? "_split" : "_shared") + (p.param.reads_ahead ? "_ahead" : "") +
-                                    (p.param.persistent ? "_persistent" : "");
+                                    (p.param.persistent ? "_persistent" : "") +
+                                    (p.param.receive == netback::ReceiveStrategy::direct      ? "_direct"
+                                     : p.param.receive == netback::ReceiveStrategy::automatic ? "_auto"
+                                                                                              : "");
                          });
 
 }  // namespace

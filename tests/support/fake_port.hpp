@@ -8,9 +8,11 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <utility>
 #include <vector>
 
+#include "packet/pieces.hpp"
 #include "port/port.hpp"
 #include "runtime/loop.hpp"
 #include "runtime/unique_fd.hpp"
@@ -30,13 +32,15 @@ class FakePort final : public Port {
 public:
     std::vector<Frame> sent;
     std::deque<Frame> to_receive;
-    bool defer = false;                ///< keep packets until finish()
-    bool room = true;                  ///< writable()
-    bool endless = false;              ///< always_ready()
-    bool granted = false;              ///< prefers_granted(), though it passes nothing on
-    bool pins = false;                 ///< page_use() is pinned: not even flush() calls packets back
-    const std::byte* start = nullptr;  ///< where the last packet submitted begins
-    UniqueFd ready;                    ///< fd() when it is an eventfd: readable while `to_receive` holds something
+    bool defer = false;                      ///< keep packets until finish()
+    bool room = true;                        ///< writable()
+    bool endless = false;                    ///< always_ready()
+    bool granted = false;                    ///< prefers_granted(), though it passes nothing on
+    bool pins = false;                       ///< page_use() is pinned: not even flush() calls packets back
+    bool scattered = false;                  ///< scatters()
+    std::function<void(Packet&)> on_filled;  ///< between the filling of a packet and the end of receive()
+    const std::byte* start = nullptr;        ///< where the last packet submitted begins
+    UniqueFd ready;  ///< fd() when it is an eventfd: readable while `to_receive` holds something
 
     /// Makes it a port that reads ahead. As there, nobody is told of what comes before receive() was told that there is
     /// nothing more.
@@ -53,8 +57,8 @@ public:
     void offer(Frame frame) {
         to_receive.push_back(std::move(frame));
         const std::uint64_t one = 1;
-        if (loop_ == nullptr || waits_) {
-            (void)!::write(loop_ == nullptr ? ready.get() : news_.get(), &one, sizeof one);
+        if (!reading_ahead() || waits_) {
+            (void)!::write(told().get(), &one, sizeof one);
         }
     }
 
@@ -98,21 +102,31 @@ public:
         std::size_t n = 0;
         for (; n < packets.size() && !to_receive.empty(); ++n) {
             const Frame& frame = to_receive.front();
-            std::memcpy(packets[n]->fragments[0].data, frame.data.data(), frame.data.size());
-            packets[n]->length = static_cast<std::uint32_t>(frame.data.size());
-            packets[n]->fragments[0].length = packets[n]->length;
+            fill(*packets[n], frame.data);
             packets[n]->offload = frame.offload;
+            if (on_filled) {
+                on_filled(*packets[n]);
+            }
             to_receive.pop_front();
             ++counters_.received;
         }
         waits_ = n < packets.size();
-        const UniqueFd& told = loop_ == nullptr ? ready : news_;
-        if (told && (to_receive.empty() || loop_ != nullptr)) {
-            std::uint64_t count = 0;
-            (void)!::read(told.get(), &count, sizeof count);
+        if (told() && (to_receive.empty() || reading_ahead())) {
+            drain(told());
         }
         return n;
     }
+    [[nodiscard]] bool scatters() const noexcept override { return scattered; }
+    void read_ahead(bool on) noexcept override {
+        drain(told());
+        ahead_ = on;
+        waits_ = false;
+        const std::uint64_t one = 1;
+        if (!reading_ahead() && !to_receive.empty()) {
+            (void)!::write(ready.get(), &one, sizeof one);
+        }
+    }
+    [[nodiscard]] bool reading_ahead() const noexcept override { return loop_ != nullptr && ahead_; }
     [[nodiscard]] std::size_t reads_ahead() const noexcept override { return loop_ == nullptr ? 0 : 1; }
     void lend(std::span<Packet* const> /*packets*/, ReadyHandler& handler) noexcept override {
         if (loop_ != nullptr) {
@@ -124,6 +138,20 @@ public:
     [[nodiscard]] const PortCounters& counters() const noexcept override { return counters_; }
 
 private:
+    [[nodiscard]] const UniqueFd& told() const noexcept { return reading_ahead() ? news_ : ready; }
+    static void drain(const UniqueFd& told) noexcept {
+        std::uint64_t count = 0;
+        (void)!::read(told.get(), &count, sizeof count);
+    }
+    static void fill(Packet& packet, std::span<const std::byte> octets) noexcept {
+        std::size_t done = 0;
+        for (const Fragment& piece : packet.pieces()) {
+            const std::size_t size = std::min<std::size_t>(piece.length, octets.size() - done);
+            std::memcpy(piece.data, octets.data() + done, size);
+            done += size;
+        }
+        cut_to(packet, static_cast<std::uint32_t>(octets.size()));
+    }
     static Frame gather(const Packet& packet) {
         Frame frame;
         for (const Fragment& piece : packet.pieces()) {
@@ -138,6 +166,7 @@ private:
     PortCounters counters_;
     Loop* loop_ = nullptr;  ///< not null: it reads ahead
     UniqueFd news_;
+    bool ahead_ = true;
     bool waits_ = false;
 };
 
