@@ -111,10 +111,17 @@ void declare_ends(CLI::App& app, Options& options) {
                      ->excludes(hypervisor)
                      ->excludes(device)
                      ->excludes(control);
-    app.add_option("--strategy", options.strategy, "with --self: how pages reach the backend")
-        ->check(CLI::IsMember({"copy", "map", "auto", "persistent", "static"}))
-        ->capture_default_str()
-        ->needs(self);
+    app.add_option(
+           "--strategy", options.strategy,
+           "how pages reach the backend; default: copy with --self, else what is best of all that it takes. Not "
+           "map and auto without --self, which are the backend's to choose")
+        ->check(CLI::IsMember({"copy", "map", "auto", "persistent", "static"}));
+    app.parse_complete_callback([&options] {
+        if (!options.self && (options.strategy == "map" || options.strategy == "auto")) {
+            throw CLI::ValidationError("--strategy",
+                                       options.strategy + " is the backend's to choose, and needs --self");
+        }
+    });
     app.add_option("--unmap", options.unmap, "with --self: when mapped pages go back, batch or each")
         ->check(CLI::IsMember({"batch", "each"}))
         ->capture_default_str()
@@ -203,8 +210,9 @@ Result<void> Run::connect() {
     config.split_event_channels = options_.split;
     config.cancel_fd = signals_;
     config.tx_headers = options_.header_area ? header_slots : 0;
-    config.static_grants = !options_.self || options_.strategy == static_strategy;
-    config.persistent_grants = !options_.self || options_.strategy == persistent_strategy;
+    const bool all = options_.strategy.empty() && !options_.self;
+    config.static_grants = all || options_.strategy == static_strategy;
+    config.persistent_grants = all || options_.strategy == persistent_strategy;
     auto device = netfront::Device::connect(config);
     if (!device) {
         return propagate(device);

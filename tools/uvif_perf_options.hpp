@@ -36,9 +36,9 @@ struct Options {
     std::string hypervisor;
     std::optional<unsigned> device;
     std::string control;
+    std::string strategy;  ///< empty: the best that there is, or for one of our own making, copy
     // or one of our own making.
     bool self = false;
-    std::string strategy = "copy";
     std::string unmap = "batch";
     std::string receive = "auto";
     std::string loop = "auto";
@@ -47,7 +47,7 @@ struct Options {
 
 /// What a backend of our own making is told.
 [[nodiscard]] inline std::string own_strategy(const Options& options) {
-    return options.strategy == static_strategy || options.strategy == persistent_strategy ? "copy" : options.strategy;
+    return options.strategy == "map" || options.strategy == "auto" ? options.strategy : "copy";
 }
 
 [[nodiscard]] constexpr const char* name_of(Mode mode) noexcept {

@@ -176,6 +176,8 @@ void declare(CLI::App& app, Options& options) {
     app.add_flag("!--no-csum", options.device.checksum_offload, "exchange no blank checksums (nor segments)");
     app.add_flag("!--no-sg", options.device.scatter_gather, "take no packets above one page (nor segments)");
     app.add_flag("!--no-split", options.device.split_event_channels, "one event channel for both directions");
+    app.add_flag("!--no-static", options.device.static_grants, "have no buffers stay mapped by request");
+    app.add_flag("!--no-persistent", options.device.persistent_grants, "nor as the backend learns of them");
     app.add_option("--tx-buffers", options.device.tx_buffers, "granted pages a queue for sending")
         ->check(cli::whole_number(netfront::max_tx_fragments, 256))
         ->capture_default_str();

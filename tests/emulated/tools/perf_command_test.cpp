@@ -197,6 +197,10 @@ TEST_F(PerfCommand, RefusesWhatMakesNoSense) {
     }
 }
 
+TEST_F(PerfCommand, LeavesToTheBackendWhatIsTheBackends) {
+    EXPECT_THAT(run(UVIF_PERF " --tx --strategy map").output, HasSubstr("needs --self"));
+}
+
 /// A machine with a sink for a backend, and one guest.
 class RunningMachine : public PerfCommand {
 protected:
