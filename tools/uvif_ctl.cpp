@@ -190,7 +190,8 @@ int main(int argc, char** argv) {
     CLI::App* stats = app.add_subcommand("stats", "the counters of one vif, all queues together");
     add_vif(*stats);
     stats->add_flag("-a,--all", options.zeros, "also counters that are 0");
-    app.add_subcommand("version", "version, hypervisor and event loop of the daemon, how many queues it serves and its memory");
+    app.add_subcommand("version",
+                       "version, hypervisor and event loop of the daemon, how many queues it serves and its memory");
     return cli::run(app, argc, argv, [&]() -> Result<void> {
         try {
             return run(options, app.get_subcommands().front()->get_name());

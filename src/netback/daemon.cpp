@@ -395,12 +395,9 @@ nlohmann::json Daemon::execute(const nlohmann::json& request) {
         for (const auto& worker : workers_) {
             queues += worker->load;
         }
-        return {{"version", UVIF_VERSION},
-                {"hypervisor", hypervisor_.description()},
-                {"loop", loop_->name()},
-                {"workers", workers_.size()},
-                {"vifs", vifs_.size()},
-                {"queues", queues},
+        return {{"version", UVIF_VERSION},       {"hypervisor", hypervisor_.description()},
+                {"loop", loop_->name()},         {"workers", workers_.size()},
+                {"vifs", vifs_.size()},          {"queues", queues},
                 {"resident_kib", resident_kib()}};
     }
     if (command != "show" && command != "stats") {

@@ -60,7 +60,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     static const std::array pages{guest.page(xen::Access::read_only), guest.page(xen::Access::read_write),
                                   guest.page(xen::Access::read_write)};
     std::span<const std::uint8_t> input(data, size);
-    StaticGrants::Budget budget{3};
+    PageBudget budget{3};
     {
         StaticGrants statics(*grants, guest.id, queues, budget);
         Queues users;
@@ -106,14 +106,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                     }
                 }
             }
-            require(entries + budget.left == 3);
+            require(entries + budget.left() == 3);
             if (const auto steering = hash.steering()) {
                 require(steering->queue_of({.value = request.data[0], .type = 1}) < queues);
                 (void)steering->hash(std::as_bytes(input.first(std::min<std::size_t>(input.size(), 128))));
             }
         }
     }
-    require(budget.left == 3);
+    require(budget.left() == 3);
     for (const auto& page : pages) {
         require(!guest.memory.use(page.ref).reading);
     }
