@@ -39,15 +39,9 @@ public:
 
     /// Has the next `size` octets copied into the guest's page.
     void copy_to(CopyBatch& copies, xen::DomainId guest, xen::GrantRef ref, std::uint16_t offset,
-                 std::uint16_t size) noexcept {
-        while (size != 0) {
-            const Fragment& piece = packet_.fragments[piece_];
-            if (at_ == piece.length) {
-                ++piece_;
-                at_ = 0;
-                continue;
-            }
-            const auto now = static_cast<std::uint16_t>(std::min<std::uint32_t>(size, piece.length - at_));
+                 std::uint32_t size) noexcept {
+        each_piece(size, [&](const Fragment& piece, std::uint32_t octets) {
+            const auto now = static_cast<std::uint16_t>(octets);
             if (piece.data != nullptr) {
                 copies.add(xen::CopySegment::to_guest(piece.data + at_, guest, ref, offset, now));
             } else {
@@ -55,14 +49,22 @@ public:
                 copies.add(xen::CopySegment::between_guests(
                     packet_.owner, place.ref, static_cast<std::uint16_t>(place.offset + at_), guest, ref, offset, now));
             }
-            at_ += now;
             offset += now;
-            size -= now;
-        }
+        });
     }
 
     /// Copies the next `size` octets, of a packet that is in memory of ours, to where we can write.
     void copy_to(std::byte* to, std::uint32_t size) noexcept {
+        each_piece(size, [&](const Fragment& piece, std::uint32_t octets) {
+            std::memcpy(to, piece.data + at_, octets);
+            to += octets;
+        });
+    }
+
+private:
+    /// Calls visit(piece, octets) for what each piece has of the next `size` octets, from at_ on.
+    template <class Visit>
+    void each_piece(std::uint32_t size, Visit visit) noexcept {
         while (size != 0) {
             const Fragment& piece = packet_.fragments[piece_];
             if (at_ == piece.length) {
@@ -71,14 +73,12 @@ public:
                 continue;
             }
             const std::uint32_t now = std::min(size, piece.length - at_);
-            std::memcpy(to, piece.data + at_, now);
+            visit(piece, now);
             at_ += now;
-            to += now;
             size -= now;
         }
     }
 
-private:
     const Packet& packet_;
     std::size_t piece_ = 0;
     std::uint32_t at_ = 0;

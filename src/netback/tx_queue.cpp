@@ -2,9 +2,9 @@
 #include "netback/tx_queue.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
+#include "packet/pieces.hpp"
 #include "runtime/clock.hpp"
 #include "runtime/limits.hpp"
 
@@ -298,7 +298,7 @@ void TxQueue::release_held() noexcept {
         auto& mapped = static_cast<TxPacket&>(*packet);
         if (mapped.in_place) {
             counters_.copied_bytes += mapped.length - mapped.fragments[0].length;
-            copy_behind_header(mapped);
+            bring_together(mapped);
             mapped.in_place = false;
             --in_place_;
             release_slots(mapped);
@@ -318,20 +318,9 @@ void TxQueue::release_held() noexcept {
     }
 }
 
-/// All of it is in the buffer then.
-void TxQueue::copy_behind_header(TxPacket& packet) noexcept {
-    std::byte* to = packet.fragments[0].data + packet.fragments[0].length;
-    for (const Fragment& piece : packet.pieces().subspan(1)) {
-        std::memcpy(to, piece.data, piece.length);
-        to += piece.length;
-    }
-    packet.fragment_count = 1;
-    packet.fragments[0].length = packet.length;
-}
-
 /// The packet goes on without its region. What is owed for its slots, another packet remembers until the region goes.
 void TxQueue::copy_apart(TxPacket& packet) noexcept {
-    copy_behind_header(packet);
+    bring_together(packet);
     counters_.copied_bytes += packet.length - header_size;
     ++counters_.lazy_copies;
     ++counters_.zerocopy_fail;

@@ -211,7 +211,6 @@ private:
     void let_go(TxPacket& packet) noexcept;
     void owe_slots(const TxPacket& packet) noexcept;
     void owe_late(TxPacket& packet) noexcept;
-    static void copy_behind_header(TxPacket& packet) noexcept;
     void collect_completions() noexcept;
     [[nodiscard]] bool answer() noexcept;
 
