@@ -103,29 +103,27 @@ Result<GrantCosts> GrantCosts::measure(xen::GrantTable& table, xen::GrantAllocat
         return propagate(pages);
     }
     Measurement measurement(table, **pages, self);
-    GrantCosts costs;
-    const auto whole = static_cast<std::uint16_t>(xen::page_size);
-    const auto take = [](std::int64_t& to, Result<std::int64_t> measured) -> Result<void> {
-        if (!measured) {
-            return propagate(measured);
-        }
-        to = *measured;
-        return {};
+    constexpr auto whole = static_cast<std::uint16_t>(xen::page_size);
+    constexpr std::uint16_t none = 0;  // mapped, not copied
+    struct Step {
+        std::int64_t GrantCosts::* result;
+        std::uint32_t pages;
+        std::uint16_t octets;  ///< copied of each
     };
-    Result<void> ok = take(costs.copy_many, measurement.time("copying", [&] { return measurement.copy(many, whole); }));
-    if (ok) {
-        ok = take(costs.copy_one, measurement.time("copying", [&] { return measurement.copy(1, whole); }));
+    GrantCosts costs;
+    for (const Step& step : {Step{&GrantCosts::copy_many, many, whole}, Step{&GrantCosts::copy_one, 1, whole},
+                             Step{&GrantCosts::copy_short, many, std::uint16_t{short_octets}},
+                             Step{&GrantCosts::map_many, many, none}, Step{&GrantCosts::map_one, 1, none}}) {
+        const bool maps = step.octets == none;
+        auto time = measurement.time(maps ? "mapping" : "copying", [&] {
+            return maps ? measurement.map(step.pages) : measurement.copy(step.pages, step.octets);
+        });
+        if (!time) {
+            return propagate(time);
+        }
+        costs.*step.result = *time;
     }
-    if (ok) {
-        ok = take(costs.copy_short, measurement.time("copying", [&] { return measurement.copy(many, short_octets); }));
-    }
-    if (ok) {
-        ok = take(costs.map_many, measurement.time("mapping", [&] { return measurement.map(many); }));
-    }
-    if (ok) {
-        ok = take(costs.map_one, measurement.time("mapping", [&] { return measurement.map(1); }));
-    }
-    return ok ? Result<GrantCosts>(costs) : propagate(ok);
+    return costs;
 }
 
 MapTerms MapTerms::of(const GrantCosts& costs) noexcept {
