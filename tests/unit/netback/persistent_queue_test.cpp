@@ -4,79 +4,35 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <numeric>
 
 #include "grant/persistent_grants.hpp"
-#include "netback/rx_queue.hpp"
-#include "netback/tx_queue.hpp"
-#include "support/fake_port.hpp"
-#include "support/mock_guest.hpp"
+#include "unit/netback/standing_queues.hpp"
 
 namespace uvif::netback {
 namespace {
 
-using ring::TxFlags;
-using ring::TxRequest;
-using test::FakePort;
 using test::Frame;
 using test::MockGuest;
 
-class PersistentQueueTest : public testing::TestWithParam<FetchStrategy> {
+class PersistentQueueTest : public testing::TestWithParam<FetchStrategy>, protected test::StandingQueues {
 protected:
-    PersistentQueueTest() {
-        std::array<std::byte*, 1> page{};
-        EXPECT_EQ(grants->map(guest.id, std::array{guest.tx_ring_ref}, xen::Access::read_write, page, rings[0]), 0);
-        tx = std::move(*TxQueue::create(*ring::TxBackRing::attach(page[0]), guest.id, *grants, port,
-                                        {.strategy = GetParam()}, credit, held));
-        EXPECT_EQ(grants->map(guest.id, std::array{guest.rx_ring_ref}, xen::Access::read_write, page, rings[1]), 0);
-        rx = std::move(*RxQueue::create(*ring::RxBackRing::attach(page[0]), guest.id, port,
-                                        {.scatter_gather = true, .gso_v4 = true, .announces_buffers = true}));
+    PersistentQueueTest() : StandingQueues({.strategy = GetParam()}) {
         tx->use(table, &*learner);
         rx->use(table, &*learner);
     }
     ~PersistentQueueTest() override {
-        (void)tx->abandon();
-        tx.reset();
-        rx.reset();
+        end();
         learner.reset();
-        EXPECT_EQ(grants->unmap(rings), 0);
         EXPECT_EQ(guest.grants_in_use(), 0U);
     }
 
-    /// Puts a packet on the ring; its octets are what is in the pages.
-    void send(const std::vector<MockGuest::Page>& pages, const std::vector<std::uint32_t>& sizes) {
-        Frame frame;
-        const std::uint32_t total = std::accumulate(sizes.begin(), sizes.end(), 0U);
-        for (std::size_t i = 0; i < pages.size(); ++i) {
-            const auto memory = guest.memory.page(pages[i].frame);
-            for (std::uint32_t n = 0; n < sizes[i]; ++n) {
-                memory[n] = static_cast<std::byte>(next++);
-                frame.data.push_back(memory[n]);
-            }
-            TxRequest request;
-            request.gref = std::to_underlying(pages[i].ref);
-            request.id = static_cast<std::uint16_t>(i);
-            request.size = static_cast<std::uint16_t>(i == 0 ? total : sizes[i]);
-            request.flags.bits = i + 1 < pages.size() ? TxFlags::more_data : std::uint16_t{0};
-            guest.tx.put(ring::TxSlot::from(request));
-        }
-        (void)guest.tx.push_and_check_notify();
-        expected.push_back(std::move(frame));
-    }
     void post(const MockGuest::Page& page) {
         guest.rx.put({.id = 7, .gref = std::to_underlying(page.ref)});
         (void)guest.rx.push_and_check_notify();
     }
     /// As QueuePair::turn(). Returns how many segments the hypervisor was asked for.
     std::uint32_t turn() {
-        copies.clear();
-        (void)tx->gather(copies);
-        (void)rx->gather(true, copies);
-        const std::uint32_t segments = copies.size();
-        copies.flush(*grants);
-        (void)rx->publish(copies);
-        (void)tx->publish(copies);
-        tx->send(copies);
+        const std::uint32_t segments = StandingQueues::turn();
         learner->learn();
         return segments;
     }
@@ -88,22 +44,8 @@ protected:
     }
     [[nodiscard]] bool maps() const { return GetParam() == FetchStrategy::map; }
 
-    std::unique_ptr<xen::LocalHost> host = *xen::LocalHost::create();
-    MockGuest guest{*host};
-    std::unique_ptr<xen::Hypervisor> hypervisor = host->open(test::backend_domain);
-    std::unique_ptr<xen::GrantTable> grants = *hypervisor->open_grant_table();
     PageBudget budget{limits::static_grants_per_vif};
-    StaticTable table;
     std::optional<PersistentGrants> learner{std::in_place, *grants, guest.id, table, budget};
-    std::array<xen::MappingId, 2> rings;
-    FakePort port;
-    TxCredit credit;
-    HeldSlots held;
-    CopyBatch copies;
-    std::unique_ptr<TxQueue> tx;
-    std::unique_ptr<RxQueue> rx;
-    std::vector<Frame> expected;
-    unsigned next = 1;
 };
 
 TEST_P(PersistentQueueTest, WhatItHasSentBeforeIsSentFromItsPages) {

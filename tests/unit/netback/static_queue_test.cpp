@@ -8,38 +8,23 @@
 #include <set>
 
 #include "grant/static_grants.hpp"
-#include "netback/rx_queue.hpp"
-#include "netback/tx_queue.hpp"
-#include "support/fake_port.hpp"
-#include "support/mock_guest.hpp"
+#include "unit/netback/standing_queues.hpp"
 
 namespace uvif::netback {
 namespace {
 
 using ring::TxFlags;
 using ring::TxRequest;
-using test::FakePort;
 using test::Frame;
 using test::MockGuest;
 
-class StaticQueueTest : public testing::Test {
+class StaticQueueTest : public testing::Test, protected test::StandingQueues {
 protected:
-    StaticQueueTest() {
-        std::array<std::byte*, 1> page{};
-        EXPECT_EQ(grants->map(guest.id, std::array{guest.tx_ring_ref}, xen::Access::read_write, page, rings[0]), 0);
-        tx = std::move(*TxQueue::create(*ring::TxBackRing::attach(page[0]), guest.id, *grants, port, {}, credit, held));
-        EXPECT_EQ(grants->map(guest.id, std::array{guest.rx_ring_ref}, xen::Access::read_write, page, rings[1]), 0);
-        rx = std::move(*RxQueue::create(*ring::RxBackRing::attach(page[0]), guest.id, port,
-                                        {.scatter_gather = true, .gso_v4 = true, .announces_buffers = true}));
+    StaticQueueTest() : StandingQueues({}) {
         tx->use(table);
         rx->use(table);
     }
-    ~StaticQueueTest() override {
-        (void)tx->abandon();
-        tx.reset();
-        rx.reset();
-        EXPECT_EQ(grants->unmap(rings), 0);
-    }
+    ~StaticQueueTest() override { end(); }
 
     /// A page of the guest's that the table has.
     MockGuest::Page page(xen::Access access) {
@@ -51,58 +36,8 @@ protected:
         return made;
     }
 
-    /// Puts a packet on the ring; its octets are what is in the pages.
-    void send(const std::vector<MockGuest::Page>& pages, const std::vector<std::uint32_t>& sizes) {
-        Frame frame;
-        std::uint32_t total = 0;
-        for (const std::uint32_t size : sizes) {
-            total += size;
-        }
-        for (std::size_t i = 0; i < pages.size(); ++i) {
-            const auto memory = guest.memory.page(pages[i].frame);
-            for (std::uint32_t n = 0; n < sizes[i]; ++n) {
-                memory[n] = static_cast<std::byte>(next++);
-                frame.data.push_back(memory[n]);
-            }
-            TxRequest request;
-            request.gref = std::to_underlying(pages[i].ref);
-            request.id = static_cast<std::uint16_t>(500 + i);  // as Windows: beyond 255
-            request.size = static_cast<std::uint16_t>(i == 0 ? total : sizes[i]);
-            request.flags.bits = i + 1 < pages.size() ? TxFlags::more_data : std::uint16_t{0};
-            guest.tx.put(ring::TxSlot::from(request));
-        }
-        (void)guest.tx.push_and_check_notify();
-        expected.push_back(std::move(frame));
-    }
-    /// Returns how many segments the hypervisor was asked for.
-    std::uint32_t turn() {
-        copies.clear();
-        (void)tx->gather(copies);
-        (void)rx->gather(true, copies);
-        const std::uint32_t segments = copies.size();
-        copies.flush(*grants);
-        (void)rx->publish(copies);
-        (void)tx->publish(copies);
-        tx->send(copies);
-        return segments;
-    }
-
-    std::unique_ptr<xen::LocalHost> host = *xen::LocalHost::create();
-    MockGuest guest{*host};
-    std::unique_ptr<xen::Hypervisor> hypervisor = host->open(test::backend_domain);
-    std::unique_ptr<xen::GrantTable> grants = *hypervisor->open_grant_table();
     PageBudget budget{limits::static_grants};
     StaticGrants statics{*grants, guest.id, 1, budget};
-    StaticTable table;
-    std::array<xen::MappingId, 2> rings;
-    FakePort port;
-    TxCredit credit;
-    HeldSlots held;
-    CopyBatch copies;
-    std::unique_ptr<TxQueue> tx;
-    std::unique_ptr<RxQueue> rx;
-    std::vector<Frame> expected;
-    unsigned next = 1;
 };
 
 TEST_F(StaticQueueTest, PacketsAreSentFromTheirPagesAndAnsweredWhenThePortIsDone) {

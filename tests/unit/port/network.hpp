@@ -35,6 +35,18 @@ inline bool run(const std::string& command) {
     return std::system((command + " >/dev/null 2>&1").c_str()) == 0;
 }
 
+/// What a kernel says of TCP over IPv4 that is to be cut into segments of 1000 octets, with a blank checksum.
+inline VnetHeader segments_header() {
+    VnetHeader header;
+    header.flags = VnetHeader::needs_csum;
+    header.csum_start = 34;
+    header.csum_offset = 16;
+    header.gso_type = VnetHeader::gso_tcpv4;
+    header.gso_size = 1000;
+    header.hdr_len = 54;
+    return header;
+}
+
 /// Each test program has a network of its own, or skips and says why.
 class NetworkTest : public testing::Test {
 protected:

@@ -320,13 +320,7 @@ TEST_P(TapPortTest, ReadsAPacketIntoPiecesThatLieApart) {
     EXPECT_EQ(port_->receive(packets_.rooms(1)), 0U);
     EXPECT_FALSE(port_->reading_ahead()) << "the read that waited was taken back";
     ASSERT_TRUE(device_->set_offload(true, true, false));
-    VnetHeader header;
-    header.flags = VnetHeader::needs_csum;
-    header.csum_start = 34;
-    header.csum_offset = 16;
-    header.gso_type = VnetHeader::gso_tcpv4;
-    header.gso_size = 1000;
-    header.hdr_len = 54;
+    const VnetHeader header = segments_header();
     Octets apart(2000, std::byte{0xee});
     for (const bool gso : {true, false}) {
         const Octets frame = gso ? super_packet : ethernet(type_experimental) + payload(1200);
@@ -402,13 +396,7 @@ TEST_P(TapPortTest, TakesBackItsReads) {
 
 TEST_P(TapPortTest, ReceivesOffloadsThatWereAskedFor) {
     const HostSide host("uvif-t");
-    VnetHeader header;
-    header.flags = VnetHeader::needs_csum;
-    header.csum_start = 34;
-    header.csum_offset = 16;
-    header.gso_type = VnetHeader::gso_tcpv4;
-    header.gso_size = 1000;
-    header.hdr_len = 54;
+    const VnetHeader header = segments_header();
 
     ASSERT_TRUE(device_->set_offload(true, true, false));
     ASSERT_TRUE(host.send(super_packet, header));

@@ -227,13 +227,7 @@ TEST_P(VxlanKernelTest, ReceivedChecksumsAreRightOrSaidToBeBlank) {
 
 /// A veth pair passes on whole what a network card would have cut.
 TEST_P(VxlanKernelTest, CutsWhatNoUnderlayCarries) {
-    VnetHeader header;
-    header.flags = VnetHeader::needs_csum;
-    header.csum_start = 34;
-    header.csum_offset = 16;
-    header.gso_type = VnetHeader::gso_tcpv4;
-    header.gso_size = 1000;
-    header.hdr_len = 54;
+    const VnetHeader header = segments_header();
     const Octets to_us = octets({2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1}) + be16(type_ipv4);
     ASSERT_TRUE(
         host_->send(with_blank_checksum(to_us + with_ip_checksum(ipv4(6, 30020)) + tcp(5) + payload(30000)), header));
