@@ -28,9 +28,7 @@
 
 namespace uvif::netback {
 
-using ring::RxFlags;
 using ring::RxRequest;
-using ring::RxResponse;
 using ring::RxSlot;
 
 namespace {
@@ -134,12 +132,8 @@ bool RxQueue::answer_directly(const Packet& packet, std::uint32_t room, std::spa
         }
         const std::uint32_t size = std::min(left, page_room);
         left -= size;
-        RxResponse response;
-        response.id = posted[slot].id;
-        response.status = static_cast<std::int16_t>(size);
-        response.flags.bits =
-            static_cast<std::uint16_t>((slot == 0 ? heading.flags : 0) | (left != 0 ? RxFlags::more_data : 0));
-        answer(RxSlot::from(response), segment);
+        const std::uint16_t flags = slot == 0 ? heading.flags : std::uint16_t{0};
+        answer(RxSlot::from(respond_to(posted[slot], size, flags, left != 0)), segment);
         ++counters_.static_hits;
     }
     count(packet, needed);

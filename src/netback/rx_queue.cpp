@@ -507,6 +507,14 @@ RxQueue::Heading RxQueue::heading_of(const Packet& packet) const noexcept {
     return heading;
 }
 
+RxResponse RxQueue::respond_to(const RxRequest& request, std::uint32_t size, std::uint16_t flags, bool more) noexcept {
+    RxResponse response;
+    response.id = request.id;
+    response.status = static_cast<std::int16_t>(size);
+    response.flags.bits = static_cast<std::uint16_t>(flags | (more ? RxFlags::more_data : 0));
+    return response;
+}
+
 void RxQueue::answer(const RxSlot& slot, std::uint32_t first_segment) noexcept {
     first_segment_[answer_count_] = first_segment;
     answers_[answer_count_++] = slot;
@@ -544,11 +552,7 @@ bool RxQueue::place(Packet& packet, CopyBatch& copies) noexcept {
         const RxRequest& request = requests[slot];
         const auto size = static_cast<std::uint16_t>(std::min<std::uint32_t>(left, xen::page_size));
         left -= size;
-        RxResponse response;
-        response.id = request.id;
-        response.status = static_cast<std::int16_t>(size);
-        response.flags.bits =
-            static_cast<std::uint16_t>((slot == 0 ? heading.flags : 0) | (left != 0 ? RxFlags::more_data : 0));
+        RxResponse response = respond_to(request, size, slot == 0 ? heading.flags : std::uint16_t{0}, left != 0);
         // Page colouring: headers that all begin at a page's start compete for the same few cache sets, on both sides.
         const std::uint32_t colour = (ring_.consumed() - needed + slot) % rx_colours * cache_line;
         response.offset = size + colour <= xen::page_size ? static_cast<std::uint16_t>(colour) : std::uint16_t{0};

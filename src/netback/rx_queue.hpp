@@ -198,6 +198,8 @@ private:
     [[nodiscard]] bool lacks_checksum(const Packet& packet) const noexcept;
     void finish_checksum(Packet& packet) noexcept;
     [[nodiscard]] Heading heading_of(const Packet& packet) const noexcept;
+    [[nodiscard]] static ring::RxResponse respond_to(const ring::RxRequest& request, std::uint32_t size,
+                                                     std::uint16_t flags, bool more) noexcept;
     void answer(const ring::RxSlot& slot, std::uint32_t first_segment) noexcept;
     void count(const Packet& packet, std::uint32_t slots) noexcept;
     bool place(Packet& packet, CopyBatch& copies) noexcept;
