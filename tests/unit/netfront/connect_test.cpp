@@ -19,7 +19,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
-#include <future>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -101,13 +101,14 @@ protected:
         ASSERT_TRUE(store_->write(fmt::format("{}/{}", backend(devid), key), value));
     }
 
-    /// Answers the frontend's states as a backend does.
-    void start_backend(unsigned devid) {
+    /// Answers the frontend's states as a backend does, once `begun` returns, on a thread of its own.
+    void start_backend(unsigned devid, const std::function<void(xen::Store&)>& begun = [](xen::Store&) {}) {
         config_.connect_timeout_ms = 60000;
-        set_backend(devid, "feature-rx-copy", "1");
         stop_ = false;
-        backend_ = std::thread([this, devid] {
+        backend_ = std::thread([this, devid, begun] {
             auto store = std::move(*dom0_->open_store());
+            begun(*store);
+            ASSERT_TRUE(store->write(backend(devid) + "/feature-rx-copy", "1"));
             const std::string state = frontend(devid) + "/state";
             ASSERT_TRUE(store->watch(state, "backend"));
             XenbusState last = XenbusState::unknown;
@@ -141,15 +142,13 @@ protected:
                 return {};
         }
     }
-    /// Once the frontend has begun.
-    std::future<void> start_backend_later(unsigned devid) {
+    /// As start_backend(), once the frontend has begun.
+    void start_backend_later(unsigned devid) {
         EXPECT_TRUE(store_->write(frontend(devid) + "/state", "6"));
-        config_.connect_timeout_ms = 60000;
-        return std::async(std::launch::async, [this, devid] {
-            while (store_->read(frontend(devid) + "/state").value_or("1") != "1") {
+        start_backend(devid, [this, devid](xen::Store& store) {
+            while (!stop_ && store.read(frontend(devid) + "/state").value_or("1") != "1") {
                 std::this_thread::sleep_for(std::chrono::milliseconds(10));
             }
-            start_backend(devid);
         });
     }
     /// Files that say that a device of this machine is in use.
@@ -223,7 +222,7 @@ TEST_F(NetfrontConnect, a_refusal_is_not_waited_out) {
     const std::string reason = xen::error_path(DomainId{0}, backend(0));
     for (const XenbusState refused : {XenbusState::initialising, XenbusState::connected}) {
         refused_ = refused;
-        const auto starting = start_backend_later(0);
+        start_backend_later(0);
         auto device = Device::connect(config_);
         ASSERT_FALSE(device);
         EXPECT_EQ(device.error().code, ECONNREFUSED) << device.error().message;
@@ -233,20 +232,17 @@ TEST_F(NetfrontConnect, a_refusal_is_not_waited_out) {
     }
     ASSERT_TRUE(store_->write(reason, "12 no memory\n"));
     ASSERT_TRUE(store_->set_permissions(reason, {{DomainId{0}, 'n'}, {guest_, 'r'}}));
-    const auto starting = start_backend_later(0);
+    start_backend_later(0);
     EXPECT_THAT(Device::connect(config_).error().message, HasSubstr("the backend refused: 12 no memory\\x0a"));
 }
 
 TEST_F(NetfrontConnect, a_backend_that_was_closed_before_may_come_back) {
     attach(0);
     set_backend(0, "state", "6");
-    config_.connect_timeout_ms = 60000;
-    const Config config = config_;  // start_backend() changes the other on its thread
-    const auto starts_late = std::async(std::launch::async, [this] {
+    start_backend(0, [](xen::Store&) {
         std::this_thread::sleep_for(std::chrono::milliseconds(2500));  // beyond what a refusal takes to be believed
-        start_backend(0);
     });
-    auto device = Device::connect(config);
+    auto device = Device::connect(config_);
     ASSERT_TRUE(device) << device.error().message;
     EXPECT_EQ((*device)->state(), LinkState::up);
 }
