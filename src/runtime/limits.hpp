@@ -206,8 +206,9 @@ inline constexpr unsigned workers = 64;
 /// Clients of the control socket at a time; the oldest makes room.
 inline constexpr std::size_t control_connections = 16;
 
-/// How long a control socket that lies in our way may take to vanish: as a busy TAP (tap_busy_ns).
-inline constexpr std::int64_t control_busy_ns = tap_busy_ns;
+/// How long a control socket that lies in our way may take to vanish: the io_uring of a process that died holds it for
+/// 40 ms, on a host with much else to do for more than half a second. Nobody waits but a daemon that is not to start.
+inline constexpr std::int64_t control_busy_ns = 5'000'000'000;
 
 /// Octets of a request on the control socket. The longest there is has a command and a name.
 inline constexpr std::size_t control_request = 4096;
