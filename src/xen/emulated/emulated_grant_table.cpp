@@ -19,10 +19,11 @@ namespace uvif::xen {
 // them by the mapping's token alone. A copy pins, moves the octets and unpins.
 //
 // In charged mode each operation costs what it costs through a kernel, so that measurements do not flatter map and
-// copy: mapping reserves addresses and mmaps the pages there, with their page table entries filled in, unmapping is
-// munmap, and a batch of copies is one process_vm_readv on ourselves, which copies in the kernel after pinning the
-// pages. Pages that are neighbours in the domain's memory are one mmap: gntdev maps a region by one call too, where the
-// call is dear and a page is cheap (DESIGN.md has the figures).
+// copy: mapping is mmap with the page table entries filled in, unmapping is munmap, and a batch of copies is one
+// process_vm_readv on ourselves, which copies in the kernel after pinning the pages. gntdev maps any pages by one call,
+// which is dear where a page is cheap (DESIGN.md has the figures); mmap does so only for pages that are neighbours in
+// the domain's memory. For others as many that are neighbours are mapped: that is what the call costs, and they are
+// read where the handle has them anyway.
 
 Result<std::unique_ptr<GrantTable>> EmulatedGrantTable::create(std::unique_ptr<Hypercalls> hypercalls,
                                                                std::shared_ptr<FaultPlan> faults) {
@@ -123,13 +124,6 @@ int EmulatedGrantTable::map(DomainId domain, std::span<const GrantRef> refs, Acc
     if (view == nullptr) {
         return view_error_;
     }
-    std::byte* window = nullptr;
-    if (charged_) {
-        window = reserve_window(refs.size());
-        if (window == nullptr) {
-            return ENOMEM;
-        }
-    }
     std::uint32_t first = no_slot;
     std::uint32_t last = no_slot;
     int error = 0;
@@ -150,13 +144,12 @@ int EmulatedGrantTable::map(DomainId domain, std::span<const GrantRef> refs, Acc
         last = slot;
         pages[i] = page;
     }
+    std::byte* window = nullptr;
     if (charged_ && error == 0) {
-        error = map_into_window(window, *view, pages.first(refs.size()), access) ? 0 : ENOMEM;
+        window = map_window(*view, pages.first(refs.size()), access);
+        error = window != nullptr ? 0 : ENOMEM;
     }
     if (error != 0) {
-        if (window != nullptr) {
-            ::munmap(window, refs.size() * page_size);
-        }
         if (first != no_slot) {
             release(first);
         }
@@ -189,34 +182,24 @@ int EmulatedGrantTable::unmap_one(MappingId id) noexcept {
     return 0;
 }
 
-std::byte* EmulatedGrantTable::reserve_window(std::size_t pages) noexcept {
-    void* window = ::mmap(nullptr, pages * page_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return window == MAP_FAILED ? nullptr : static_cast<std::byte*>(window);
-}
-
-/// Neighbours come in either order: a guest takes its buffers from a stack.
-bool EmulatedGrantTable::map_into_window(std::byte* window, const GrantView& view, std::span<std::byte*> pages,
-                                         Access access) noexcept {
+std::byte* EmulatedGrantTable::map_window(const GrantView& view, std::span<std::byte*> pages, Access access) noexcept {
+    const std::size_t octets = pages.size() * page_size;
+    const auto [lowest, highest] = std::ranges::minmax(pages);
+    const bool neighbours = static_cast<std::size_t>(highest - lowest) + page_size == octets;
+    const std::size_t last = DomainMemory::frames_offset + DomainMemory::frames_size - octets;
     const int protection = access == Access::read_only ? PROT_READ : PROT_READ | PROT_WRITE;
-    constexpr std::ptrdiff_t up = page_size;
-    while (!pages.empty()) {
-        const std::ptrdiff_t step = pages.size() > 1 && pages[1] < pages[0] ? -up : up;
-        std::size_t count = 1;
-        while (count < pages.size() && pages[count] == pages[count - 1] + step) {
-            ++count;
-        }
-        const std::byte* const lowest = step > 0 ? pages[0] : pages[count - 1];
-        if (::mmap(window, count * page_size, protection, MAP_SHARED | MAP_FIXED | MAP_POPULATE, view.memory_fd(),
-                   static_cast<off_t>(view.file_offset(lowest, access))) == MAP_FAILED) {
-            return false;
-        }
-        for (std::byte*& page : pages.first(count)) {
+    void* const mapped = ::mmap(nullptr, octets, protection, MAP_SHARED | MAP_POPULATE, view.memory_fd(),
+                                static_cast<off_t>(std::min(view.file_offset(lowest, access), last)));
+    if (mapped == MAP_FAILED) {
+        return nullptr;
+    }
+    auto* const window = static_cast<std::byte*>(mapped);
+    if (neighbours) {
+        for (std::byte*& page : pages) {
             page = window + (page - lowest);
         }
-        window += count * page_size;
-        pages = pages.subspan(count);
     }
-    return true;
+    return window;
 }
 
 bool EmulatedGrantTable::well_formed(const CopySegment& segment) noexcept {

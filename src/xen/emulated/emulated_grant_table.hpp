@@ -41,7 +41,7 @@ private:
     /// One mapped page. The first one of a mapping stands for the mapping.
     struct Held {
         GrantView* view;
-        std::byte* window;  ///< charged mode: the addresses of the whole mapping
+        std::byte* window;  ///< charged mode: what munmap is to end
         GrantRef ref;
         std::uint32_t next;        ///< of the mapping, or of the free list
         std::uint32_t pages;       ///< 0 unless this is the first page of a live mapping
@@ -77,9 +77,8 @@ private:
     std::uint32_t take_slot() noexcept;
     void release(std::uint32_t first) noexcept;
     int unmap_one(MappingId id) noexcept;
-    std::byte* reserve_window(std::size_t pages) noexcept;
-    static bool map_into_window(std::byte* window, const GrantView& view, std::span<std::byte*> pages,
-                                Access access) noexcept;
+    /// Charged mode: what mapping such pages costs. nullptr: no room.
+    static std::byte* map_window(const GrantView& view, std::span<std::byte*> pages, Access access) noexcept;
 
     GrantStatus open_end(const CopyEnd& end, bool foreign, Access access, End& opened) noexcept;
     static void close_end(const End& end) noexcept {
