@@ -246,7 +246,6 @@ void Vif::take(const BackendView& view, const BackendStep& step) {
     switch (step.action) {
         case BackendAction::connect:
             if (auto connected = connect(view.self == XenbusState::connected); !connected) {
-                disconnect();
                 report(connected.error());
                 broken_ = true;
             }
@@ -349,7 +348,6 @@ Result<void> Vif::open_interface() {
     return {};
 }
 
-/// What it has begun with when it fails, disconnect() undoes.
 Result<void> Vif::connect(bool resumed) {
     if (!prepared_ || (around_.settings.port.kind == PortSpec::Kind::tap && !tap_)) {
         if (auto prepared = prepare(); !prepared) {
@@ -368,7 +366,7 @@ Result<void> Vif::connect(bool resumed) {
         }
     }
     if (around_.settings.port.kind == PortSpec::Kind::vxlan) {
-        if (auto opened = open_tunnel(); !opened) {
+        if (auto opened = open_tunnel(keys->rx); !opened) {
             return opened;
         }
     }
@@ -381,6 +379,7 @@ Result<void> Vif::connect(bool resumed) {
     take_seat(keys->rx);
     for (std::uint32_t index = 0; index < keys->queues.size(); ++index) {
         if (auto connected = connect_queue(*keys, index, resumed); !connected) {
+            disconnect();
             return connected;
         }
     }
@@ -388,6 +387,7 @@ Result<void> Vif::connect(bool resumed) {
     follow_groups();
     if (tap_) {
         if (auto set = tap_->set_carrier(true); !set) {
+            disconnect();
             return set;
         }
     }
@@ -602,7 +602,7 @@ void Vif::tell_mtu() {
 }
 
 /// Opened for each connection: a guest that reboots gets the UDP port of the one that was.
-Result<void> Vif::open_tunnel() {
+Result<void> Vif::open_tunnel(const RxFeatures& guest) {
     const VxlanConfig& config = around_.settings.port.vxlan;
     if (!around_.tunnel.taken_by.empty()) {
         return fail(EBUSY,
@@ -610,7 +610,7 @@ Result<void> Vif::open_tunnel() {
                                 "and a vxlan device in their bridge",
                                 around_.tunnel.taken_by));
     }
-    auto tunnel = VxlanEndpoint::open(config, around_.tunnel.patient_until_ns);
+    auto tunnel = VxlanEndpoint::open(config, guest.gso_v4, guest.gso_v6, around_.tunnel.patient_until_ns);
     if (!tunnel) {
         return propagate(tunnel);
     }

@@ -108,7 +108,7 @@ private:
     const std::string& interface_to_open() const;
     Result<void> open_interface();
     void tell_mtu();
-    Result<void> open_tunnel();
+    Result<void> open_tunnel(const RxFeatures& guest);
     Result<void> connect(bool resumed);
     Result<std::unique_ptr<Port>> open_port(std::uint32_t index, Loop& loop);
     [[nodiscard]] Worker& place(std::uint32_t index) const;

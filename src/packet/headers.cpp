@@ -13,7 +13,6 @@ namespace {
 constexpr std::size_t ethernet_length = 14;
 constexpr std::size_t vlan_length = 4;
 constexpr std::size_t ipv4_length_min = 20;
-constexpr std::size_t ipv6_length = 40;
 constexpr std::size_t tcp_length_min = 20;
 constexpr std::size_t udp_length = 8;
 
@@ -67,11 +66,11 @@ void parse_ipv4(std::span<const std::byte> octets, Headers& headers) noexcept {
 
 void parse_ipv6(std::span<const std::byte> octets, Headers& headers) noexcept {
     const std::size_t start = headers.l3_offset;
-    if (start + ipv6_length > octets.size() || octet(octets, start) >> 4 != 6) {
+    if (start + ipv6_header_length > octets.size() || octet(octets, start) >> 4 != 6) {
         return;
     }
     auto next = static_cast<std::uint8_t>(octet(octets, start + 6));
-    std::size_t offset = start + ipv6_length;
+    std::size_t offset = start + ipv6_header_length;
     for (unsigned followed = 0;; ++followed) {
         const bool extension = next == hop_by_hop || next == routing || next == fragment_header ||
                                next == authentication || next == destination_options;

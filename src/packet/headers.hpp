@@ -9,8 +9,15 @@ namespace uvif {
 
 inline constexpr std::uint8_t protocol_tcp = 6;
 inline constexpr std::uint8_t protocol_udp = 17;
+inline constexpr std::size_t ipv6_header_length = 40;
 /// A TCP header without options.
 inline constexpr std::uint16_t tcp_header_min = 20;
+/// Where in it the flags stand.
+inline constexpr std::size_t tcp_flags = 13;
+inline constexpr std::byte tcp_fin{0x01};
+inline constexpr std::byte tcp_psh{0x08};
+inline constexpr std::byte tcp_ack{0x10};
+inline constexpr std::byte tcp_cwr{0x80};
 
 /// How far into a packet its headers are whole and make sense.
 enum class HeaderDepth : std::uint8_t {

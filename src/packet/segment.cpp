@@ -9,26 +9,6 @@ namespace uvif {
 
 namespace {
 
-constexpr std::size_t ipv6_header_length = 40;
-
-// Octet 13 of a TCP header.
-constexpr std::byte tcp_fin{0x01};
-constexpr std::byte tcp_psh{0x08};
-constexpr std::byte tcp_cwr{0x80};
-
-void finish_ip(const Headers& headers, std::uint32_t index, std::span<std::byte> segment) noexcept {
-    const std::size_t l3 = headers.l3_offset;
-    if (headers.ip_version == 6) {
-        store_be16(segment, l3 + 4, static_cast<std::uint16_t>(segment.size() - l3 - ipv6_header_length));
-        return;
-    }
-    const std::span<std::byte> header = segment.subspan(l3, static_cast<std::size_t>(headers.l4_offset) - l3);
-    store_be16(header, 2, static_cast<std::uint16_t>(segment.size() - l3));
-    store_be16(header, 4, static_cast<std::uint16_t>(load_be16(header, 4) + index));
-    store_be16(header, 10, 0);
-    store_be16(header, 10, static_cast<std::uint16_t>(~checksum_sum(header)));
-}
-
 void finish_tcp(const Segmentation& plan, std::uint32_t index, std::span<std::byte> segment) noexcept {
     const std::span<std::byte> header = segment.subspan(plan.headers.l4_offset);
     const std::uint32_t sequence =
@@ -36,10 +16,10 @@ void finish_tcp(const Segmentation& plan, std::uint32_t index, std::span<std::by
     store_be16(header, 4, static_cast<std::uint16_t>(sequence >> 16));
     store_be16(header, 6, static_cast<std::uint16_t>(sequence & 0xffff));
     if (index != 0) {
-        header[13] &= ~tcp_cwr;
+        header[tcp_flags] &= ~tcp_cwr;
     }
     if (index + 1 != plan.count) {
-        header[13] &= ~(tcp_fin | tcp_psh);
+        header[tcp_flags] &= ~(tcp_fin | tcp_psh);
     }
     const auto length = static_cast<std::uint32_t>(segment.size());
     store_be16(segment, plan.headers.checksum_offset(), pseudo_header_sum(segment, plan.headers, length));
@@ -69,8 +49,21 @@ std::optional<Segmentation> plan_segments(const Offload& offload, std::span<cons
     return plan.count <= limits::segments_per_packet ? std::optional(plan) : std::nullopt;
 }
 
+void finish_ip(const Headers& headers, std::uint32_t index, std::span<std::byte> segment, std::size_t length) noexcept {
+    const std::size_t l3 = headers.l3_offset;
+    if (headers.ip_version == 6) {
+        store_be16(segment, l3 + 4, static_cast<std::uint16_t>(length - l3 - ipv6_header_length));
+        return;
+    }
+    const std::span<std::byte> header = segment.subspan(l3, static_cast<std::size_t>(headers.l4_offset) - l3);
+    store_be16(header, 2, static_cast<std::uint16_t>(length - l3));
+    store_be16(header, 4, static_cast<std::uint16_t>(load_be16(header, 4) + index));
+    store_be16(header, 10, 0);
+    store_be16(header, 10, static_cast<std::uint16_t>(~checksum_sum(header)));
+}
+
 void finish_segment(const Segmentation& plan, std::uint32_t index, std::span<std::byte> segment) noexcept {
-    finish_ip(plan.headers, index, segment);
+    finish_ip(plan.headers, index, segment, segment.size());
     finish_tcp(plan, index, segment);
 }
 

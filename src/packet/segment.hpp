@@ -41,4 +41,8 @@ struct Segmentation {
 /// payload behind it.
 void finish_segment(const Segmentation& plan, std::uint32_t index, std::span<std::byte> segment) noexcept;
 
+/// Makes the IP header in `segment`, which begins with a packet's headers, that of its `index`th segment, which has
+/// `length` octets from the Ethernet header on.
+void finish_ip(const Headers& headers, std::uint32_t index, std::span<std::byte> segment, std::size_t length) noexcept;
+
 }  // namespace uvif

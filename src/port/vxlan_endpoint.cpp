@@ -126,14 +126,15 @@ std::optional<unsigned> vxlan_guest_mtu(const VxlanConfig& config) {
     return least ? std::optional(*least - std::min(*least, overhead)) : std::nullopt;
 }
 
-VxlanEndpoint::VxlanEndpoint(const VxlanConfig& config)
-    : config_(config), network_{config.vni, config.port, config.local, {}, VxlanTable(config.fdb)} {
+VxlanEndpoint::VxlanEndpoint(const VxlanConfig& config, const VxlanGuest& guest)
+    : config_(config), guest_(guest), network_{config.vni, config.port, config.local, {}, VxlanTable(config.fdb)} {
     for (const UnderlayAddress& remote : config.remotes) {
         network_.remotes.emplace_back(remote, config.port);
     }
 }
 
-Result<std::unique_ptr<VxlanEndpoint>> VxlanEndpoint::open(const VxlanConfig& config, std::int64_t patient_until_ns) {
+Result<std::unique_ptr<VxlanEndpoint>> VxlanEndpoint::open(const VxlanConfig& config, bool takes_tcpv4,
+                                                           bool takes_tcpv6, std::int64_t patient_until_ns) {
     auto fd = open_socket(config.local);
     if (!fd) {
         return propagate(fd);
@@ -143,7 +144,8 @@ Result<std::unique_ptr<VxlanEndpoint>> VxlanEndpoint::open(const VxlanConfig& co
     if (auto bound = bind(fd->get(), config.local, config.port, patient_until_ns); !bound) {
         return propagate(bound);
     }
-    std::unique_ptr<VxlanEndpoint> endpoint(new VxlanEndpoint(config));
+    std::unique_ptr<VxlanEndpoint> endpoint(
+        new VxlanEndpoint(config, {vxlan_guest_mtu(config).value_or(limits::mtu_default), takes_tcpv4, takes_tcpv6}));
     endpoint->socket_ = std::move(*fd);
     return endpoint;
 }
@@ -173,8 +175,7 @@ Result<std::unique_ptr<Port>> VxlanEndpoint::queue(unsigned index) {
     if (!buffers) {
         return propagate(buffers);
     }
-    return std::make_unique<VxlanPort>(std::move(fd), network_, std::move(*buffers), receives,
-                                       vxlan_guest_mtu(config_).value_or(limits::mtu_default));
+    return std::make_unique<VxlanPort>(std::move(fd), network_, std::move(*buffers), receives, guest_);
 }
 
 }  // namespace uvif

@@ -29,7 +29,9 @@ class VxlanEndpoint {
 public:
     /// A port that is in use is asked for again until `patient_until_ns` (monotonic clock): the kernel frees what a
     /// killed process held a little later than the process.
-    static Result<std::unique_ptr<VxlanEndpoint>> open(const VxlanConfig& config, std::int64_t patient_until_ns = 0);
+    /// `takes_tcpv4`, `takes_tcpv6`: the guest takes such GSO packets.
+    static Result<std::unique_ptr<VxlanEndpoint>> open(const VxlanConfig& config, bool takes_tcpv4, bool takes_tcpv6,
+                                                       std::int64_t patient_until_ns = 0);
     VxlanEndpoint(const VxlanEndpoint&) = delete;
     VxlanEndpoint& operator=(const VxlanEndpoint&) = delete;
     ~VxlanEndpoint() = default;
@@ -38,9 +40,10 @@ public:
     Result<std::unique_ptr<Port>> queue(unsigned index);
 
 private:
-    explicit VxlanEndpoint(const VxlanConfig& config);
+    VxlanEndpoint(const VxlanConfig& config, const VxlanGuest& guest);
 
     const VxlanConfig config_;
+    const VxlanGuest guest_;
     VxlanNetwork network_;
     UniqueFd socket_;  ///< on the VXLAN port
 };

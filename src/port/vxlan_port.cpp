@@ -14,10 +14,10 @@
 
 namespace uvif {
 
-VxlanPort::VxlanPort(UniqueFd fd, VxlanNetwork& network, VxlanBuffers buffers, bool receives, unsigned guest_mtu)
+VxlanPort::VxlanPort(UniqueFd fd, VxlanNetwork& network, VxlanBuffers buffers, bool receives, const VxlanGuest& guest)
     : fd_(std::move(fd)), network_(network), sender_(fd_.get(), network.port, network.remotes, std::move(buffers)) {
     if (receives) {
-        receiver_ = std::make_unique<VxlanReceiver>(fd_.get(), network.vni, network.local, network.table, guest_mtu);
+        receiver_ = std::make_unique<VxlanReceiver>(fd_.get(), network.vni, network.local, network.table, guest);
     }
 }
 

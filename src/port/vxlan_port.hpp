@@ -45,7 +45,7 @@ struct VxlanNetwork {
 class VxlanPort final : public Port {
 public:
     /// With `receives` it is the one that hands packets to the guest.
-    VxlanPort(UniqueFd fd, VxlanNetwork& network, VxlanBuffers buffers, bool receives, unsigned guest_mtu);
+    VxlanPort(UniqueFd fd, VxlanNetwork& network, VxlanBuffers buffers, bool receives, const VxlanGuest& guest);
     ~VxlanPort() override;
 
     [[nodiscard]] bool writable() const noexcept override { return !sender_.blocked() && held_count_ == 0; }

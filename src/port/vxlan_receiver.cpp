@@ -33,12 +33,12 @@ std::size_t gathered_length(msghdr& header) noexcept {
 /// a veth pair whose ends leave checksums to each other. To complete one that is whole and has the same value by chance
 /// would change nothing, so that nothing is lost by taking it for blank.
 bool has_blank_checksum(std::span<const std::byte> frame, const Headers& headers) noexcept {
-    constexpr std::size_t ipv6_length = 40;
     if (headers.depth != HeaderDepth::transport) {
         return false;
     }
-    const std::size_t ip_length = headers.ip_version == 4 ? load_be16(frame, headers.l3_offset + 2U)
-                                                          : ipv6_length + load_be16(frame, headers.l3_offset + 4U);
+    const std::size_t ip_length = headers.ip_version == 4
+                                      ? load_be16(frame, headers.l3_offset + 2U)
+                                      : ipv6_header_length + load_be16(frame, headers.l3_offset + 4U);
     const std::size_t field = headers.checksum_offset();
     return frame.size() == headers.l3_offset + ip_length && field + 2 <= frame.size() &&
            load_be16(frame, field) == pseudo_header_sum(frame, headers, static_cast<std::uint32_t>(frame.size()));
@@ -47,12 +47,13 @@ bool has_blank_checksum(std::span<const std::byte> frame, const Headers& headers
 }  // namespace
 
 VxlanReceiver::VxlanReceiver(int fd, std::uint32_t vni, const UnderlayAddress& local, VxlanTable& table,
-                             unsigned guest_mtu)
+                             const VxlanGuest& guest)
     : fd_(fd),
       vni_(vni),
       local_(local),
       table_(table),
-      guest_mtu_(guest_mtu),
+      guest_(guest),
+      gro_(guest.takes_tcpv4, guest.takes_tcpv6),
       buffers_(std::make_unique_for_overwrite<std::byte[]>(messages_max * buffer_octets)) {}
 
 std::size_t VxlanReceiver::receive(std::span<Packet* const> packets, PortCounters& counters) noexcept {
@@ -77,6 +78,7 @@ std::size_t VxlanReceiver::receive(std::span<Packet* const> packets, PortCounter
         more = fetch(counters);
         ++calls;
     }
+    gro_.end();
     counters.received += count;
     return count;
 }
@@ -126,18 +128,12 @@ std::span<const std::byte> VxlanReceiver::cut_datagram() noexcept {
     return datagram;
 }
 
-bool VxlanReceiver::begin_segments(std::span<const std::byte> frame, const Headers& headers) noexcept {
+/// 0, or how much payload packets of such a frame are to have: it is longer than any that comes from a real underlay.
+std::uint16_t VxlanReceiver::super_size(std::span<const std::byte> frame, const Headers& headers) const noexcept {
     const std::uint32_t in_front = std::uint32_t{headers.l4_offset} - headers.l3_offset + headers.l4_header_length;
-    if (!headers.is_tcp() || frame.size() <= headers.l3_offset + guest_mtu_ || in_front >= guest_mtu_) {
-        return false;
-    }
-    const Offload offload{.checksum_blank = true,
-                          .gso_type = headers.ip_version == 4 ? GsoType::tcpv4 : GsoType::tcpv6,
-                          .gso_size = static_cast<std::uint16_t>(guest_mtu_ - in_front)};
-    plan_ = plan_segments(offload, frame, static_cast<std::uint32_t>(frame.size()));
-    super_ = frame;
-    segment_ = 0;
-    return plan_.has_value();
+    return headers.is_tcp() && frame.size() > headers.l3_offset + guest_.mtu && in_front < guest_.mtu
+               ? static_cast<std::uint16_t>(guest_.mtu - in_front)
+               : 0;
 }
 
 void VxlanReceiver::take_segment(Packet& packet) noexcept {
@@ -175,13 +171,32 @@ bool VxlanReceiver::accept(Packet& packet, std::span<const std::byte> datagram, 
     }
     const Headers headers = parse_headers(frame.first(std::min(frame.size(), limits::header_octets)));
     const bool blank = has_blank_checksum(frame, headers);
-    if (blank && begin_segments(frame, headers)) {
-        return false;  // the packets are its segments
+    if (gro_.append(frame, headers, blank)) {
+        return false;
     }
+    Offload offload{.checksum_blank = blank, .data_validated = blank};
+    if (const std::uint16_t size = blank ? super_size(frame, headers) : 0; size != 0) {
+        const bool ipv4 = headers.ip_version == 4;
+        offload.gso_type = ipv4 ? GsoType::tcpv4 : GsoType::tcpv6;
+        offload.gso_size = size;
+        plan_ = plan_segments(offload, frame, static_cast<std::uint32_t>(frame.size()));
+        if (!plan_) {
+            offload = {.checksum_blank = true, .data_validated = true};
+        } else if (ipv4 ? guest_.takes_tcpv4 : guest_.takes_tcpv6) {
+            plan_.reset();
+        } else {
+            gro_.end();
+            super_ = frame;
+            segment_ = 0;
+            return false;  // the packets are its segments
+        }
+    }
+    const std::uint32_t space = room.length;
     std::memcpy(room.data, frame.data(), frame.size());
     room.length = static_cast<std::uint32_t>(frame.size());
     packet.length = room.length;
-    packet.offload = {.checksum_blank = blank, .data_validated = blank};
+    packet.offload = offload;
+    gro_.begin(packet, space, headers);
     return true;
 }
 

@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 
+#include "packet/gro.hpp"
 #include "packet/packet.hpp"
 #include "packet/segment.hpp"
 #include "port/port.hpp"
@@ -20,21 +21,29 @@
 //
 // The kernel gathers datagrams of one flow that follow each other into one (UDP_GRO) and says how long each is; several
 // of these come in one call. They are cut here, and copied into the packets of whoever receives. What is cut off and
-// has no packet yet waits for the next call.
+// has no packet yet waits for the next call. TCP that is cut so, and belongs together, becomes one GSO packet in the
+// same copy, where the guest takes such (gro.hpp): its checksum has then been looked at, which spares the guest that.
 //
 // Through a veth pair of this machine a kernel's frames come as they were made: with blank checksums, and TCP in
-// packets of up to 64 KiB. The former are passed on as blank; the latter are cut, since not every guest takes them
-// whole.
+// packets of up to 64 KiB. The former are passed on as blank; the latter as GSO packets, or in segments where the guest
+// takes none.
 //
 // Everything in a datagram is a stranger's: its length, its header and its frame.
 
 namespace uvif {
 
+/// What may come by a VXLAN for its guest.
+struct VxlanGuest {
+    unsigned mtu;      ///< nothing on a real underlay is longer
+    bool takes_tcpv4;  ///< in GSO packets
+    bool takes_tcpv6;
+};
+
 /// Thread rule: one thread, the one that learns in `table`.
 class VxlanReceiver {
 public:
-    /// The descriptor and the table outlive it. Nothing on a real underlay is longer than `guest_mtu`.
-    VxlanReceiver(int fd, std::uint32_t vni, const UnderlayAddress& local, VxlanTable& table, unsigned guest_mtu);
+    /// The descriptor and the table outlive it.
+    VxlanReceiver(int fd, std::uint32_t vni, const UnderlayAddress& local, VxlanTable& table, const VxlanGuest& guest);
 
     /// As Port::receive.
     std::size_t receive(std::span<Packet* const> packets, PortCounters& counters) noexcept;
@@ -54,7 +63,7 @@ private:
     bool fetch(PortCounters& counters) noexcept;
     void open_message() noexcept;
     [[nodiscard]] std::span<const std::byte> cut_datagram() noexcept;
-    [[nodiscard]] bool begin_segments(std::span<const std::byte> frame, const Headers& headers) noexcept;
+    [[nodiscard]] std::uint16_t super_size(std::span<const std::byte> frame, const Headers& headers) const noexcept;
     void take_segment(Packet& packet) noexcept;
     bool accept(Packet& packet, std::span<const std::byte> datagram, PortCounters& counters) noexcept;
 
@@ -62,7 +71,8 @@ private:
     const std::uint32_t vni_;
     const UnderlayAddress local_;
     VxlanTable& table_;
-    const unsigned guest_mtu_;
+    const VxlanGuest guest_;
+    Gro gro_;
     std::uint32_t now_s_ = 0;
 
     std::unique_ptr<std::byte[]> buffers_;

@@ -16,13 +16,8 @@ namespace {
 
 using namespace frames;
 
-constexpr std::byte fin{0x01};
-constexpr std::byte psh{0x08};
-constexpr std::byte ack{0x10};
-constexpr std::byte cwr{0x80};
-
 Octets with_flags(Octets header, std::byte flags) {
-    header[13] = flags;
+    header[tcp_flags] = flags;
     return header;
 }
 
@@ -41,14 +36,14 @@ void PrintTo(const Case& test, std::ostream* out) {
     *out << test.name;
 }
 
-const Octets all_flags = with_flags(tcp(5), fin | psh | ack | cwr);
+const Octets all_flags = with_flags(tcp(5), tcp_fin | tcp_psh | tcp_ack | tcp_cwr);
 
 const Case cases[] = {
     {"Ipv4", ethernet(type_ipv4) + ipv4(6, 5020) + all_flags, GsoType::tcpv4, 14, 34, 5000, 1000, 5},
     {"Ipv4ShortLast", ethernet(type_ipv4) + ipv4(6, 3021) + all_flags, GsoType::tcpv4, 14, 34, 3001, 1000, 4},
     {"Ipv4OddSize", ethernet(type_ipv4) + ipv4(6, 2520) + all_flags, GsoType::tcpv4, 14, 34, 2500, 999, 3},
-    {"Ipv4Options", ethernet(type_ipv4) + ipv4(6, 1060, 7) + with_flags(tcp(8), ack), GsoType::tcpv4, 14, 42, 1028, 500,
-     3},
+    {"Ipv4Options", ethernet(type_ipv4) + ipv4(6, 1060, 7) + with_flags(tcp(8), tcp_ack), GsoType::tcpv4, 14, 42, 1028,
+     500, 3},
     {"Ipv6", ethernet(type_ipv6) + ipv6(6, 5020) + all_flags, GsoType::tcpv6, 14, 54, 5000, 1440, 4},
     {"Ipv6Extension", ethernet(type_ipv6) + ipv6(0, 2028) + extension(6) + all_flags, GsoType::tcpv6, 14, 62, 2000, 600,
      4},
@@ -141,10 +136,10 @@ TEST_P(SegmentTest, HasTheHeadersOfAPacketOfItsOwn) {
         const std::uint32_t sequence =
             std::uint32_t{load_be16(segment, test.l4 + 4)} << 16 | load_be16(segment, test.l4 + 6);
         EXPECT_EQ(sequence, 1 + i * test.size);
-        std::byte expected = test.headers[test.l4 + 13];
-        expected &= i == 0 ? ~std::byte{0} : ~cwr;
-        expected &= i + 1 == segments.size() ? ~std::byte{0} : ~(fin | psh);
-        EXPECT_EQ(segment[test.l4 + 13], expected) << "flags of segment " << i;
+        std::byte expected = test.headers[test.l4 + tcp_flags];
+        expected &= i == 0 ? ~std::byte{0} : ~tcp_cwr;
+        expected &= i + 1 == segments.size() ? ~std::byte{0} : ~(tcp_fin | tcp_psh);
+        EXPECT_EQ(segment[test.l4 + tcp_flags], expected) << "flags of segment " << i;
         EXPECT_EQ(tcp_sum(segment, test), 0xffffU) << "checksum of segment " << i;
         // The rest is as it was: addresses, ports, acknowledgement, window, options.
         EXPECT_EQ(part(segment, 0, test.l3), part(packet, 0, test.l3));

@@ -77,13 +77,19 @@ protected:
         const auto config = parse_vxlan_config(fmt::format("vni=42,local={},remote={}", underlay.near, underlay.far));
         ASSERT_TRUE(config) << config.error().message;
         config_ = *config;
-        auto endpoint = VxlanEndpoint::open(*config);
+        open(false);
+        far_->run([this] { host_.emplace("vx0"); });
+    }
+
+    void open(bool takes_segments) {
+        port_.reset();
+        endpoint_.reset();
+        auto endpoint = VxlanEndpoint::open(*config_, takes_segments, takes_segments);
         ASSERT_TRUE(endpoint) << endpoint.error().message;
         endpoint_ = std::move(*endpoint);
         auto port = endpoint_->queue(0);
         ASSERT_TRUE(port) << port.error().message;
         port_ = std::move(*port);
-        far_->run([this] { host_.emplace("vx0"); });
     }
 
     void TearDown() override {
@@ -246,6 +252,21 @@ TEST_P(VxlanKernelTest, CutsWhatNoUnderlayCarries) {
         all.insert(all.end(), frame.begin() + 54, frame.end());
     }
     EXPECT_EQ(all, payload(30000));
+}
+
+TEST_P(VxlanKernelTest, HandsOnWholeWhatTheGuestTakesWhole) {
+    open(true);
+    const VnetHeader header = segments_header();
+    const Octets to_us = octets({2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1}) + be16(type_ipv4);
+    const Octets sent = with_blank_checksum(to_us + with_ip_checksum(ipv4(6, 30020)) + tcp(5) + payload(30000));
+    ASSERT_TRUE(host_->send(sent, header));
+    const Packet* packet = receive(
+        [](const Octets& frame) { return load_be16(frame, 12) == type_ipv4 && frame[23] == std::byte{protocol_tcp}; });
+    ASSERT_NE(packet, nullptr);
+    EXPECT_EQ(octets_of(*packet), sent);
+    EXPECT_TRUE(packet->offload.checksum_blank);
+    EXPECT_EQ(packet->offload.gso_type, GsoType::tcpv4);
+    EXPECT_EQ(packet->offload.gso_size, *vxlan_guest_mtu(*config_) - 40) << "what the underlay carries";
 }
 
 INSTANTIATE_TEST_SUITE_P(Underlays, VxlanKernelTest,

@@ -119,13 +119,13 @@ protected:
         }
     }
 
-    void open(const std::string& text) {
+    void open(const std::string& text, bool takes_segments = false) {
         port_.reset();
         endpoint_.reset();
         const auto config = parse_vxlan_config(text);
         ASSERT_TRUE(config) << config.error().message;
         config_ = *config;
-        auto endpoint = VxlanEndpoint::open(*config);
+        auto endpoint = VxlanEndpoint::open(*config, takes_segments, takes_segments);
         ASSERT_TRUE(endpoint) << endpoint.error().message;
         endpoint_ = std::move(*endpoint);
         port_ = queue(0);
@@ -403,7 +403,7 @@ TEST_F(VxlanPortTest, HasASourcePortForEachQueue) {
 
 TEST_F(VxlanPortTest, ReceivesInOrderWhatWasSentTogether) {
     Remote remote("127.0.0.2");
-    auto sender = VxlanEndpoint::open(*parse_vxlan_config("vni=42,local=127.0.0.3,remote=127.0.0.1"));
+    auto sender = VxlanEndpoint::open(*parse_vxlan_config("vni=42,local=127.0.0.3,remote=127.0.0.1"), false, false);
     ASSERT_TRUE(sender) << sender.error().message;
     auto sends = (*sender)->queue(0);
     ASSERT_TRUE(sends);
@@ -429,6 +429,38 @@ TEST_F(VxlanPortTest, ReceivesInOrderWhatWasSentTogether) {
     EXPECT_EQ(port_->counters().received, 200U);
     EXPECT_LT(port_->counters().system_calls, 60U) << "no system call for each";
     EXPECT_EQ(port_->receive(packets_.rooms(7)), 0U);
+}
+
+/// From another endpoint of ours, over the loopback device: datagrams come as they were gathered, and cut again.
+TEST_F(VxlanPortTest, JoinsTcpForAGuestThatTakesIt) {
+    auto sender = VxlanEndpoint::open(*parse_vxlan_config("vni=42,local=127.0.0.3,remote=127.0.0.1"), false, false);
+    ASSERT_TRUE(sender) << sender.error().message;
+    auto sends = (*sender)->queue(0);
+    ASSERT_TRUE(sends);
+    for (const bool takes : {true, false}) {
+        open("vni=42,local=127.0.0.1,remote=127.0.0.2", takes);
+        (*sends)->submit(
+            std::array{packets_.make(plain()), packets_.make(super_packet, segments), packets_.make(plain())});
+        std::vector<Packet*> got;
+        for (const std::int64_t deadline = monotonic_ns() + 10 * ns_per_s;
+             (got.size() < 3 || octets_of(*got.back()) != plain()) && monotonic_ns() < deadline;) {
+            const auto rooms = packets_.rooms(7);
+            const std::size_t count = port_->receive(rooms);
+            got.insert(got.end(), rooms.begin(), rooms.begin() + static_cast<std::ptrdiff_t>(count));
+        }
+        ASSERT_EQ(got.size(), takes ? 3U : 8U);
+        EXPECT_EQ(octets_of(*got[0]), plain());
+        EXPECT_EQ(port_->counters().received, got.size());
+        if (takes) {
+            EXPECT_EQ(got[1]->length, super_packet.size());
+            EXPECT_EQ(Octets(got[1]->fragments[0].data + 54, got[1]->fragments[0].data + got[1]->length),
+                      payload(5500));
+            EXPECT_EQ(got[1]->offload, (Offload{.checksum_blank = true,
+                                                .data_validated = true,
+                                                .gso_type = segments.gso_type,
+                                                .gso_size = segments.gso_size}));
+        }
+    }
 }
 
 TEST_F(VxlanPortTest, DropsWhatIsNoFrameOfItsNetwork) {
@@ -510,14 +542,15 @@ TEST_F(VxlanPortTest, CountsWhatHasNoRoute) {
 
 TEST_F(VxlanPortTest, RefusesAPortThatIsTaken) {
     const auto config = *parse_vxlan_config("vni=43,local=127.0.0.1,remote=127.0.0.2");
-    const auto second = VxlanEndpoint::open(config);
+    const auto second = VxlanEndpoint::open(config, false, false);
     ASSERT_FALSE(second);
     EXPECT_EQ(second.error().code, EADDRINUSE);
     EXPECT_THAT(second.error().message, HasSubstr("another port="));
     port_.reset();
     endpoint_.reset();
-    EXPECT_TRUE(VxlanEndpoint::open(config)) << "free again";
-    const auto elsewhere = VxlanEndpoint::open(*parse_vxlan_config("vni=43,local=192.0.2.1,remote=127.0.0.2"));
+    EXPECT_TRUE(VxlanEndpoint::open(config, false, false)) << "free again";
+    const auto elsewhere =
+        VxlanEndpoint::open(*parse_vxlan_config("vni=43,local=192.0.2.1,remote=127.0.0.2"), false, false);
     ASSERT_FALSE(elsewhere);
     EXPECT_THAT(elsewhere.error().message, HasSubstr("choose one of this host's"));
 }

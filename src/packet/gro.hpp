@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "packet/headers.hpp"
+#include "packet/packet.hpp"
+
+// Theory of operation
+//
+// Generic receive offload, segment.hpp turned round: TCP packets of one flow that follow each other become one GSO
+// packet, which costs its receiver what one packet costs. By Linux's rules (tcp_gro_receive): cut again it is, bit for
+// bit, what came, but for identifications that nobody may rely on (RFC 6864). So all that the headers say has to be the
+// same, options included; nothing but ACK and PSH is flagged; all have the size of the first, except the last, which
+// may be shorter; and every checksum was right. A packet with PSH is the last.
+//
+// Nothing is kept waiting for more: only packets that are at hand are joined.
+
+namespace uvif {
+
+/// Thread rule: one thread.
+class Gro {
+public:
+    /// Makes no GSO packets that the receiver would not take.
+    Gro(bool tcpv4, bool tcpv6) noexcept : tcpv4_(tcpv4), tcpv6_(tcpv6) {}
+
+    /// Others may follow `packet`, whose frame stands whole in fragment 0, where there is room for `room` octets in
+    /// all. `headers` are the frame's. Its offload says whether its checksum is blank.
+    void begin(Packet& packet, std::uint32_t room, const Headers& headers) noexcept;
+
+    /// True: the frame follows the begun packet, and was added to it.
+    bool append(std::span<const std::byte> frame, const Headers& headers, bool checksum_blank) noexcept;
+
+    /// The begun packet, if there is one, has all that it gets: makes its headers and its offload say so.
+    void end() noexcept;
+
+private:
+    [[nodiscard]] bool may_be_joined(std::span<const std::byte> frame, const Headers& headers) const noexcept;
+    [[nodiscard]] bool follows(std::span<const std::byte> frame, const Headers& headers) const noexcept;
+    [[nodiscard]] std::span<std::byte> joined() const noexcept;
+
+    const bool tcpv4_;
+    const bool tcpv6_;
+
+    Packet* packet_ = nullptr;
+    Headers headers_;
+    std::uint32_t room_ = 0;
+    std::uint32_t header_length_ = 0;  ///< Ethernet, IP and TCP
+    std::uint32_t size_ = 0;           ///< payload of the first
+    std::uint32_t count_ = 0;
+    bool open_ = false;  ///< for more
+};
+
+}  // namespace uvif
