@@ -203,7 +203,8 @@ struct Guest {
 class Stage {
 public:
     static constexpr std::size_t tx_pages = 60;
-    static constexpr std::size_t rx_pages = 24;
+    /// Divides 2^32, so that past the wrap, too, no slot has the page of another that is in flight.
+    static constexpr std::size_t rx_pages = 32;
 
     Stage(Way how, ring::Index start)
         : way(how),
