@@ -4,6 +4,9 @@
 #include <array>
 #include <cerrno>
 
+#include "runtime/clock.hpp"
+#include "runtime/limits.hpp"
+
 namespace uvif::netback {
 
 Result<std::unique_ptr<ControlRing>> ControlRing::connect(xen::GrantTable& grants, xen::EventChannels& events,
@@ -31,17 +34,21 @@ ControlRing::Served ControlRing::serve(const std::function<ring::CtrlResponse(co
                                        const std::function<void()>& commit) {
     std::array<ring::CtrlRequest, ring::CtrlBackRing::size> requests;
     std::array<ring::CtrlResponse, ring::CtrlBackRing::size> responses;
-    const ring::Taken taken = ring_.take(requests);
-    if (taken.impossible) {
+    const ring::Taken seen = ring_.peek(requests);
+    if (seen.impossible) {
         return Served::impossible;
     }
-    for (ring::Index i = 0; i < taken.count; ++i) {
-        responses[i] = execute(requests[i]);
+    const std::int64_t enough = monotonic_ns() + limits::control_turn_ns;
+    std::size_t count = 0;
+    while (count < seen.count && (count == 0 || monotonic_ns() < enough)) {
+        responses[count] = execute(requests[count]);
+        ++count;
     }
-    if (taken.count != 0) {
+    if (count != 0) {
         commit();
     }
-    ring_.respond(std::span(responses).first(taken.count));
+    ring_.consume(std::span(requests).first(count));
+    ring_.respond(std::span(responses).first(count));
     if (ring_.push_and_check_notify()) {
         (void)events_.notify(port_);
     }

@@ -4,8 +4,8 @@
 //
 // A guest that has set up a third ring (netif.h, "Control ring") sends requests by it, of which each gets one answer.
 // They are few, and what they ask for concerns all queues of the vif, so the control thread serves it: it has an
-// event-channel and a grant handle for this. Requests that a guest sends without end cost it a batch between the other
-// things that it does.
+// event-channel and a grant handle for this. Requests that a guest sends without end cost it limits::control_turn_ns
+// between the other things that it does, or what one request costs.
 #pragma once
 
 #include <functional>
@@ -40,8 +40,8 @@ public:
         more,       ///< there are more requests than were served: again, soon
         impossible  ///< the guest's producer runs ahead of the ring
     };
-    /// Takes a batch of requests and answers them with what `execute` makes of them, one after the other. `commit` is
-    /// called between the last of these and the answers.
+    /// Takes requests for some time and answers them with what `execute` makes of them, one after the other. `commit`
+    /// is called between the last of these and the answers.
     Served serve(const std::function<ring::CtrlResponse(const ring::CtrlRequest&)>& execute,
                  const std::function<void()>& commit);
 

@@ -324,7 +324,7 @@ void Daemon::EventHandler::on_ready(std::uint32_t /*events*/) noexcept {
     }
 }
 
-/// A batch each; those that have more get their turn when the others have had theirs.
+/// A while each; those that have more get their turn when the others have had theirs.
 void Daemon::serve_control_rings() {
     for (const VifId& id : std::exchange(control_due_, {})) {
         const auto found = vifs_.find(id);

@@ -590,18 +590,19 @@ bool RxQueue::place(Packet& packet, CopyBatch& copies) noexcept {
 
 /// A slot whose copy failed says so in its status; the chain's flags stay, so that the packet's end stays where it is.
 void RxQueue::note_failures(const CopyBatch& copies) noexcept {
+    bool extra = false;
     bool in_packet = false;
     bool counted = false;
     for (std::uint32_t i = 0; i < answer_count_; ++i) {
+        if (extra) {
+            extra = (answers_[i].extra().flags & ExtraInfo::more) != 0;
+            continue;
+        }
         const std::uint32_t begin = first_segment_[i];
         const std::uint32_t end = i + 1 == answer_count_ ? last_segment_ : first_segment_[i + 1];
-        if (begin == end) {
-            continue;  // an extra, or a page that stays mapped
-        }
         RxResponse response = answers_[i].response();
-        if (!in_packet) {
-            counted = false;
-        }
+        extra = response.flags.has(RxFlags::extra_info);
+        counted = counted && in_packet;
         in_packet = response.flags.has(RxFlags::more_data);
         bool ok = true;
         for (std::uint32_t segment = begin; segment != end; ++segment) {

@@ -246,6 +246,7 @@ void Vif::take(const BackendView& view, const BackendStep& step) {
     switch (step.action) {
         case BackendAction::connect:
             if (auto connected = connect(view.self == XenbusState::connected); !connected) {
+                disconnect();
                 report(connected.error());
                 broken_ = true;
             }
@@ -348,6 +349,7 @@ Result<void> Vif::open_interface() {
     return {};
 }
 
+/// What it has begun with when it fails, disconnect() undoes.
 Result<void> Vif::connect(bool resumed) {
     if (!prepared_ || (around_.settings.port.kind == PortSpec::Kind::tap && !tap_)) {
         if (auto prepared = prepare(); !prepared) {
@@ -379,7 +381,6 @@ Result<void> Vif::connect(bool resumed) {
     take_seat(keys->rx);
     for (std::uint32_t index = 0; index < keys->queues.size(); ++index) {
         if (auto connected = connect_queue(*keys, index, resumed); !connected) {
-            disconnect();
             return connected;
         }
     }
@@ -387,7 +388,6 @@ Result<void> Vif::connect(bool resumed) {
     follow_groups();
     if (tap_) {
         if (auto set = tap_->set_carrier(true); !set) {
-            disconnect();
             return set;
         }
     }

@@ -190,6 +190,10 @@ inline constexpr std::size_t persistent_given_back_at_a_time = 64;
 /// Linux's blkback has it.
 inline constexpr std::uint8_t persistent_silent_looks = 12;
 
+/// How long the requests on one guest's control ring are served before others have their turn. A single one may take
+/// longer, several milliseconds: 512 static grants that are mapped and, for the last of them, unmapped again.
+inline constexpr std::int64_t control_turn_ns = 1'000'000;
+
 /// Entries of a guest's table from hashes to queues: Linux's and Windows' number, twice the queues that there can be.
 inline constexpr std::size_t hash_mapping = 128;
 

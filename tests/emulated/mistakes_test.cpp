@@ -379,6 +379,34 @@ TEST(MistakesTest, AnInterfaceThatIsDeletedInUseIsToldAtOnce) {
     EXPECT_EQ(host.log().find(line), host.log().rfind(line)) << "once for all queues";
 }
 
+/// The one place behind a VXLAN port is free again when its guest could not connect.
+TEST(MistakesTest, AGuestBehindATunnelThatConnectsWronglyMayTryAgain) {
+    UVIF_NEEDS_PRIVILEGE();
+    const NetworkNamespace network;
+    ASSERT_TRUE(network.shell("ip link set lo up"));
+    Host host({.port = "vxlan:vni=1,local=127.0.0.1,remote=127.0.0.2", .network = network.fd()});
+    const unsigned domain = host.create();
+    host.attach(domain);
+    RawGuest guest(host, domain);
+    for (const std::string key : {"ctrl-ring-ref", "event-channel-ctrl", "tx-ring-ref"}) {
+        Keys keys = guest.keys();
+        keys["ctrl-ring-ref"] = keys["rx-ring-ref"];
+        keys["event-channel-ctrl"] = keys["event-channel-rx"];
+        keys[key] = "4000";  // of nothing
+        guest.announce(keys);
+        ASSERT_TRUE(guest.backend_reaches("5"));
+        EXPECT_THAT(host.read(Host::error_key(domain)).value_or(""), HasSubstr(key));
+        guest.set_state("5");
+        guest.set_state("6");
+        ASSERT_TRUE(guest.backend_reaches("6"));
+        guest.forget();
+        guest.set_state("1");
+        ASSERT_TRUE(guest.backend_reaches("2"));
+    }
+    guest.connect();
+    EXPECT_TRUE(guest.backend_reaches("4")) << host.read(Host::error_key(domain)).value_or("");
+}
+
 TEST(MistakesTest, RequestsThatAreNone) {
     Host host;
     const std::string control = host.hypervisor(0).substr(std::string("emulated:").size()) + ".netback";

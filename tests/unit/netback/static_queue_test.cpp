@@ -238,5 +238,21 @@ TEST_F(StaticQueueTest, BuffersAreWrittenToDirectlyWhereTheGuestLetsUs) {
     EXPECT_EQ(rx->counters().static_misses, 2U);
 }
 
+TEST_F(StaticQueueTest, EachPacketWhoseCopyFailsIsCountedOnce) {
+    const auto stays = page(xen::Access::read_write);
+    const auto read_only = guest.page(xen::Access::read_only);
+    // Two packets whose first page cannot be written to, the one with a page behind it that stays mapped.
+    for (const auto& buffer : {read_only, stays, read_only}) {
+        guest.rx.put({0, 0, std::to_underlying(buffer.ref)});
+    }
+    (void)guest.rx.push_and_check_notify();
+    port.to_receive = {Frame{.data = std::vector<std::byte>(5000), .offload = {}},
+                       Frame{.data = std::vector<std::byte>(60), .offload = {}}};
+    EXPECT_EQ(turn(), 2U);
+    EXPECT_EQ(guest.rx_answers().size(), 3U);
+    EXPECT_EQ(rx->counters().drops[static_cast<std::size_t>(RxDrop::rx_grant_failed)], 2U);
+    EXPECT_EQ(rx->counters().packets, 0U);
+}
+
 }  // namespace
 }  // namespace uvif::netback
