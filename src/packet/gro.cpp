@@ -41,12 +41,18 @@ bool is_right(std::span<const std::byte> frame, const Headers& headers) noexcept
 
 }  // namespace
 
+bool can_be_gso(const Headers& headers) noexcept {
+    const std::size_t ip_length = headers.ip_version == 4 ? ipv4_header_min : ipv6_header_length;
+    return headers.is_tcp() && headers.l3_offset == ethernet_header_length &&
+           headers.l4_offset == ethernet_header_length + ip_length;
+}
+
 std::span<std::byte> Gro::joined() const noexcept {
     return {packet_->fragments[0].data, packet_->length};
 }
 
 bool Gro::may_be_joined(std::span<const std::byte> frame, const Headers& headers) const noexcept {
-    if (!headers.is_tcp() || !(headers.ip_version == 4 ? tcpv4_ : tcpv6_) ||
+    if (!can_be_gso(headers) || !(headers.ip_version == 4 ? tcpv4_ : tcpv6_) ||
         headers.l4_header_length < tcp_header_min) {
         return false;
     }

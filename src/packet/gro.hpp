@@ -11,14 +11,18 @@
 // Theory of operation
 //
 // Generic receive offload, segment.hpp turned round: TCP packets of one flow that follow each other become one GSO
-// packet, which costs its receiver what one packet costs. By Linux's rules (tcp_gro_receive): cut again it is, bit for
-// bit, what came, but for identifications that nobody may rely on (RFC 6864). So all that the headers say has to be the
-// same, options included; nothing but ACK and PSH is flagged; all have the size of the first, except the last, which
+// packet, which costs its receiver what one packet costs. By Linux's rules (tcp_gro_receive): cut again it is what
+// came, but for identifications that nobody may rely on (RFC 6864). So all that the headers say has to be the same,
+// options of TCP included; nothing but ACK and PSH is flagged; all have the size of the first, except the last, which
 // may be shorter; and every checksum was right. A packet with PSH is the last.
 //
 // Nothing is kept waiting for more: only packets that are at hand are joined.
 
 namespace uvif {
+
+/// Linux's netfront drops a GSO packet with a VLAN tag, as any with a blank checksum; and none that it forwards may
+/// have options or extension headers of IP.
+[[nodiscard]] bool can_be_gso(const Headers& headers) noexcept;
 
 /// Thread rule: one thread.
 class Gro {

@@ -10,9 +10,7 @@ namespace uvif {
 
 namespace {
 
-constexpr std::size_t ethernet_length = 14;
 constexpr std::size_t vlan_length = 4;
-constexpr std::size_t ipv4_length_min = 20;
 constexpr std::size_t tcp_length_min = 20;
 constexpr std::size_t udp_length = 8;
 
@@ -49,11 +47,11 @@ void parse_transport(std::span<const std::byte> octets, Headers& headers) noexce
 
 void parse_ipv4(std::span<const std::byte> octets, Headers& headers) noexcept {
     const std::size_t start = headers.l3_offset;
-    if (start + ipv4_length_min > octets.size() || octet(octets, start) >> 4 != 4) {
+    if (start + ipv4_header_min > octets.size() || octet(octets, start) >> 4 != 4) {
         return;
     }
     const std::size_t length = std::size_t{octet(octets, start) & 0xf} * 4;
-    if (length < ipv4_length_min || start + length > octets.size()) {
+    if (length < ipv4_header_min || start + length > octets.size()) {
         return;
     }
     constexpr std::uint16_t more_fragments_or_offset = 0x3fff;
@@ -117,11 +115,11 @@ Headers parse_headers(std::span<const std::byte> octets) noexcept {
     Headers headers;
     // Offsets are 16 bits wide: nothing of interest stands beyond the longest packet.
     octets = octets.first(std::min<std::size_t>(octets.size(), limits::packet_length));
-    if (octets.size() < ethernet_length) {
+    if (octets.size() < ethernet_header_length) {
         return headers;
     }
     headers.depth = HeaderDepth::link;
-    std::size_t offset = ethernet_length;
+    std::size_t offset = ethernet_header_length;
     std::uint16_t type = load_be16(octets, 12);
     for (unsigned tags = 0; tags < limits::vlan_tags; ++tags) {
         if ((type != ethertype_vlan && type != ethertype_service_vlan) || offset + vlan_length > octets.size()) {

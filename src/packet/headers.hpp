@@ -9,6 +9,9 @@ namespace uvif {
 
 inline constexpr std::uint8_t protocol_tcp = 6;
 inline constexpr std::uint8_t protocol_udp = 17;
+inline constexpr std::size_t ethernet_header_length = 14;
+/// An IPv4 header without options.
+inline constexpr std::size_t ipv4_header_min = 20;
 inline constexpr std::size_t ipv6_header_length = 40;
 /// A TCP header without options.
 inline constexpr std::uint16_t tcp_header_min = 20;

@@ -182,7 +182,7 @@ bool VxlanReceiver::accept(Packet& packet, std::span<const std::byte> datagram, 
         plan_ = plan_segments(offload, frame, static_cast<std::uint32_t>(frame.size()));
         if (!plan_) {
             offload = {.checksum_blank = true, .data_validated = true};
-        } else if (ipv4 ? guest_.takes_tcpv4 : guest_.takes_tcpv6) {
+        } else if (can_be_gso(headers) && (ipv4 ? guest_.takes_tcpv4 : guest_.takes_tcpv6)) {
             plan_.reset();
         } else {
             gro_.end();
