@@ -16,20 +16,22 @@ constexpr std::byte tcp_fin{0x01};
 constexpr std::byte tcp_psh{0x08};
 constexpr std::byte tcp_cwr{0x80};
 
-void finish_ip(const Headers& headers, std::uint32_t index, std::span<std::byte> segment) noexcept {
+void finish_ip(const Headers& headers, std::uint32_t index, std::span<std::byte> segment, std::size_t length) noexcept {
     const std::size_t l3 = headers.l3_offset;
     if (headers.ip_version == 6) {
-        store_be16(segment, l3 + 4, static_cast<std::uint16_t>(segment.size() - l3 - ipv6_header_length));
+        store_be16(segment, l3 + 4, static_cast<std::uint16_t>(length - l3 - ipv6_header_length));
         return;
     }
     const std::span<std::byte> header = segment.subspan(l3, static_cast<std::size_t>(headers.l4_offset) - l3);
-    store_be16(header, 2, static_cast<std::uint16_t>(segment.size() - l3));
+    store_be16(header, 2, static_cast<std::uint16_t>(length - l3));
     store_be16(header, 4, static_cast<std::uint16_t>(load_be16(header, 4) + index));
     store_be16(header, 10, 0);
     store_be16(header, 10, static_cast<std::uint16_t>(~checksum_sum(header)));
 }
 
-void finish_tcp(const Segmentation& plan, std::uint32_t index, std::span<std::byte> segment) noexcept {
+void finish_tcp(const Segmentation& plan, std::uint32_t index, std::span<const Fragment> pieces,
+                std::uint32_t length) noexcept {
+    const std::span<std::byte> segment(pieces.front().data, plan.header_length);
     const std::span<std::byte> header = segment.subspan(plan.headers.l4_offset);
     const std::uint32_t sequence =
         (std::uint32_t{load_be16(header, 4)} << 16 | load_be16(header, 6)) + index * plan.size;
@@ -41,10 +43,8 @@ void finish_tcp(const Segmentation& plan, std::uint32_t index, std::span<std::by
     if (index + 1 != plan.count) {
         header[13] &= ~(tcp_fin | tcp_psh);
     }
-    const auto length = static_cast<std::uint32_t>(segment.size());
     store_be16(segment, plan.headers.checksum_offset(), pseudo_header_sum(segment, plan.headers, length));
-    const Fragment whole{segment.data(), length};
-    store_be16(segment, plan.headers.checksum_offset(), completed_checksum(std::span(&whole, 1), plan.headers));
+    store_be16(segment, plan.headers.checksum_offset(), completed_checksum(pieces, plan.headers));
 }
 
 }  // namespace
@@ -69,9 +69,10 @@ std::optional<Segmentation> plan_segments(const Offload& offload, std::span<cons
     return plan.count <= limits::segments_per_packet ? std::optional(plan) : std::nullopt;
 }
 
-void finish_segment(const Segmentation& plan, std::uint32_t index, std::span<std::byte> segment) noexcept {
-    finish_ip(plan.headers, index, segment);
-    finish_tcp(plan, index, segment);
+void finish_segment(const Segmentation& plan, std::uint32_t index, std::span<const Fragment> pieces) noexcept {
+    const std::uint32_t length = plan.header_length + plan.payload_of(index);
+    finish_ip(plan.headers, index, std::span(pieces.front().data, plan.header_length), length);
+    finish_tcp(plan, index, pieces, length);
 }
 
 }  // namespace uvif

@@ -148,7 +148,7 @@ Result<std::unique_ptr<VxlanEndpoint>> VxlanEndpoint::open(const VxlanConfig& co
     return endpoint;
 }
 
-Result<std::unique_ptr<Port>> VxlanEndpoint::queue(unsigned index) {
+Result<std::unique_ptr<Port>> VxlanEndpoint::queue(unsigned index, bool pins) {
     const bool receives = index == 0;
     UniqueFd fd;
     if (receives) {
@@ -173,7 +173,7 @@ Result<std::unique_ptr<Port>> VxlanEndpoint::queue(unsigned index) {
     if (!buffers) {
         return propagate(buffers);
     }
-    return std::make_unique<VxlanPort>(std::move(fd), network_, std::move(*buffers), receives,
+    return std::make_unique<VxlanPort>(std::move(fd), network_, std::move(*buffers), receives, pins,
                                        vxlan_guest_mtu(config_).value_or(limits::mtu_default));
 }
 

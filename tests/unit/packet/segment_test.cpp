@@ -76,7 +76,8 @@ std::vector<Octets> cut(const Case& test, const Octets& packet) {
         const auto from = packet.begin() + static_cast<std::ptrdiff_t>(at);
         segment.insert(segment.end(), from, from + plan->payload_of(i));
         at += plan->payload_of(i);
-        finish_segment(*plan, i, segment);
+        const Fragment whole{segment.data(), static_cast<std::uint32_t>(segment.size())};
+        finish_segment(*plan, i, std::span(&whole, 1));
         segments.push_back(std::move(segment));
     }
     EXPECT_EQ(at, packet.size());
