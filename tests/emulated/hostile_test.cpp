@@ -5,7 +5,7 @@
 // Two guests that connect as they should, send to each other, and do anything to what they share: requests in both
 // rings whose references are their buffers, their rings, or none, control requests near every boundary, lists that
 // change under them, grants that end, and in one case daemons that are killed, while a neighbour's traffic flows. What
-// they do is random, and the same every time. Nothing of it may stay, and no neighbour notice.
+// they do is random, from the same seeds every time. Nothing of it may stay, and no neighbour notice.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>

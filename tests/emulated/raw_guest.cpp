@@ -93,6 +93,16 @@ void RawGuest::set(const std::string& key, const std::string& value) {
     EXPECT_TRUE(written.has_value()) << key;
 }
 
+bool RawGuest::starts_over() {
+    set_state("6");
+    if (!backend_reaches("6")) {
+        return false;
+    }
+    forget();
+    set_state("1");
+    return backend_reaches("2");
+}
+
 void RawGuest::forget() {
     const std::array<std::string, 7> given{"backend", "backend-id", "state", "handle", "mac", "trusted", "mtu"};
     auto present = store_->list(frontend_);

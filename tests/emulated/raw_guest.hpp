@@ -30,6 +30,8 @@ public:
     void set(const std::string& key, const std::string& value);
     /// Everything but what the toolstack wrote goes, and new rings are made.
     void forget();
+    /// Ends its connection, and is as one that has just booted. False: the backend does not follow.
+    [[nodiscard]] bool starts_over();
     [[nodiscard]] bool backend_reaches(const std::string& state) { return host_.reaches(backend_, state); }
 
     [[nodiscard]] const std::string& frontend() const noexcept { return frontend_; }

@@ -11,6 +11,7 @@
 #include "packet/segment.hpp"
 #include "packet/wire.hpp"
 #include "runtime/limits.hpp"
+#include "unit/packet/cut.hpp"
 #include "unit/packet/frames.hpp"
 
 namespace uvif {
@@ -65,19 +66,7 @@ Octets finished(Octets frame) {
 }
 
 std::vector<Octets> cut(const Octets& packet, std::uint16_t size) {
-    const auto plan = plan_segments({.checksum_blank = true, .gso_type = type_of(packet), .gso_size = size}, packet,
-                                    static_cast<std::uint32_t>(packet.size()));
-    std::vector<Octets> segments;
-    std::size_t at = plan.value().header_length;
-    for (std::uint32_t i = 0; i < plan->count; ++i) {
-        Octets segment(packet.begin(), packet.begin() + plan->header_length);
-        const auto from = packet.begin() + static_cast<std::ptrdiff_t>(at);
-        segment.insert(segment.end(), from, from + plan->payload_of(i));
-        at += plan->payload_of(i);
-        finish_segment(*plan, i, segment);
-        segments.push_back(std::move(segment));
-    }
-    return segments;
+    return frames::cut(packet, type_of(packet), size);
 }
 
 /// One packet, and what becomes of it.

@@ -9,6 +9,7 @@
 #include "packet/gather.hpp"
 #include "packet/wire.hpp"
 #include "runtime/limits.hpp"
+#include "unit/packet/cut.hpp"
 #include "unit/packet/frames.hpp"
 
 namespace uvif {
@@ -60,22 +61,15 @@ Octets packet_of(const Case& test) {
 std::vector<Octets> cut(const Case& test, const Octets& packet) {
     const auto plan = plan_segments({.checksum_blank = true, .gso_type = test.type, .gso_size = test.size}, packet,
                                     static_cast<std::uint32_t>(packet.size()));
-    std::vector<Octets> segments;
-    if (!plan) {
-        return segments;
+    if (plan) {
+        EXPECT_EQ(plan->header_length, test.headers.size());
+        std::size_t at = plan->header_length;
+        for (std::uint32_t i = 0; i < plan->count; ++i) {
+            at += plan->payload_of(i);
+        }
+        EXPECT_EQ(at, packet.size());
     }
-    EXPECT_EQ(plan->header_length, test.headers.size());
-    std::size_t at = plan->header_length;
-    for (std::uint32_t i = 0; i < plan->count; ++i) {
-        Octets segment(packet.begin(), packet.begin() + plan->header_length);
-        const auto from = packet.begin() + static_cast<std::ptrdiff_t>(at);
-        segment.insert(segment.end(), from, from + plan->payload_of(i));
-        at += plan->payload_of(i);
-        finish_segment(*plan, i, segment);
-        segments.push_back(std::move(segment));
-    }
-    EXPECT_EQ(at, packet.size());
-    return segments;
+    return frames::cut(packet, test.type, test.size);
 }
 
 /// One's complement sum of words, one after the other.
