@@ -30,6 +30,10 @@ struct FetchPolicy {
     UnmapStrategy unmap = UnmapStrategy::batch;
     MapTerms terms{};      ///< of `automatic`
     bool may_pin = false;  ///< the kernel may be given pages to send from later (Hypervisor::pinning_is_safe)
+
+    /// Ports that can have the kernel send from guests' pages shall: only where that was asked for, since one copy of
+    /// ours is cheaper than to pin (docs/vxlan.md).
+    [[nodiscard]] bool pins() const noexcept { return may_pin && strategy == FetchStrategy::map; }
 };
 
 }  // namespace uvif::netback

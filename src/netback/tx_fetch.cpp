@@ -48,28 +48,29 @@ void TxQueue::fetch(CopyBatch& copies) noexcept {
 }
 
 void TxQueue::leave_payloads(std::span<TxPacket* const> packets) noexcept {
-    std::uint32_t room = slots_to_hold();
+    HoldRoom room = room_to_hold();
     for (TxPacket* packet : packets) {
-        const std::uint32_t slots = packet->frame.slots();
-        if (packet->length > header_size && slots <= room) {
-            room -= slots;
+        if (packet->length > header_size && room.has(*packet)) {
+            room.take(*packet);
             leave(*packet);
         }
     }
 }
 
 void TxQueue::take_statics(std::span<TxPacket* const> packets) noexcept {
-    std::uint32_t room = slots_to_hold();
+    HoldRoom room = room_to_hold();
     for (TxPacket* packet : packets) {
         packet->fetched = take_static(*packet, room);
-        room -= packet->held_slots;
+        if (packet->in_place) {
+            room.take(*packet);
+        }
     }
 }
 
 /// True when all of the packet's pages stay mapped: then it has been fetched, and its payload stays there if its slots
 /// may be held. It is not even looked at where the guest has put the headers apart.
-bool TxQueue::take_static(TxPacket& packet, std::uint32_t room) noexcept {
-    const bool in_place = packet.length > header_size && packet.frame.slots() <= room;
+bool TxQueue::take_static(TxPacket& packet, const HoldRoom& room) noexcept {
+    const bool in_place = packet.length > header_size && room.has(packet);
     std::uint32_t octets = in_place ? header_size : packet.length;
     std::byte* const copy = packet.buffer + start_in_page(packet);
     std::uint16_t fragments = 1;  // the copy
@@ -127,7 +128,7 @@ void TxQueue::map_payloads(std::span<TxPacket* const> packets) noexcept {
     std::size_t count = 0;
     std::size_t pages = 0;
     std::int64_t gain = 0;
-    std::uint32_t room = slots_to_hold();
+    HoldRoom room = room_to_hold();
     const auto map_group = [&] {
         if (count != 0 && (!automatic || gain > fetch_.terms.call)) {
             map_region(std::span(group.data(), count));
@@ -137,7 +138,7 @@ void TxQueue::map_payloads(std::span<TxPacket* const> packets) noexcept {
     };
     for (TxPacket* packet : packets) {
         const TxFrame& frame = packet->frame;
-        if (packet->fetched || frame.length <= header_size || frame.slots() > room) {
+        if (packet->fetched || frame.length <= header_size || !room.has(*packet)) {
             continue;
         }
         const std::uint32_t to_map = frame.data_slots - (frame.first_size <= header_size ? 1U : 0U);
@@ -148,7 +149,7 @@ void TxQueue::map_payloads(std::span<TxPacket* const> packets) noexcept {
         if (pages + to_map > Regions::pages_max || fetch_.unmap == UnmapStrategy::each) {
             map_group();
         }
-        room -= frame.slots();
+        room.take(*packet);
         group[count++] = packet;
         pages += to_map;
         gain += own_gain;
@@ -181,14 +182,14 @@ void TxQueue::map_region(std::span<TxPacket* const> packets) noexcept {
     }
 }
 
-/// How many slots this turn may leave unanswered because of their pages.
-std::uint32_t TxQueue::slots_to_hold() const noexcept {
-    const bool pins = port_.page_use() == PageUse::pinned;
-    if (vif_held_.full() || (pins && !fetch_.may_pin)) {
-        return 0;
+TxQueue::HoldRoom TxQueue::room_to_hold() const noexcept {
+    HoldRoom room{.pins_from = port_.pins_from()};
+    if (!vif_held_.full()) {
+        constexpr std::uint32_t pinned = limits::pinned_slots_per_queue;
+        room.slots = std::uint32_t{ring::TxBackRing::size} - held_slots_;
+        room.pinned = fetch_.may_pin ? pinned - std::min(pinned, held_slots_) : 0;
     }
-    const std::uint32_t at_most = pins ? limits::pinned_slots_per_queue : std::uint32_t{ring::TxBackRing::size};
-    return at_most - std::min(at_most, held_slots_);
+    return room;
 }
 
 void TxQueue::hold_slots(TxPacket& packet) noexcept {

@@ -174,6 +174,21 @@ private:
         std::uint16_t offset;  ///< in the page
     };
 
+    /// Slots that a turn may leave unanswered because of their pages.
+    struct HoldRoom {
+        std::uint32_t pins_from;   ///< as Port has it
+        std::uint32_t slots = 0;   ///< of all packets
+        std::uint32_t pinned = 0;  ///< of these, those of packets that the port pins
+
+        [[nodiscard]] bool has(const TxPacket& packet) const noexcept {
+            return packet.frame.slots() <= (is_pinned_from(pins_from, packet) ? pinned : slots);
+        }
+        void take(const TxPacket& packet) noexcept {
+            slots -= packet.frame.slots();
+            pinned -= is_pinned_from(pins_from, packet) ? packet.frame.slots() : 0;
+        }
+    };
+
     TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port, const FetchPolicy& fetch,
             TxCredit& credit, HeldSlots& vif_held, BufferPool buffers);
 
@@ -188,14 +203,14 @@ private:
     void fetch(CopyBatch& copies) noexcept;
     void leave_payloads(std::span<TxPacket* const> packets) noexcept;
     void take_statics(std::span<TxPacket* const> packets) noexcept;
-    bool take_static(TxPacket& packet, std::uint32_t room) noexcept;
+    bool take_static(TxPacket& packet, const HoldRoom& room) noexcept;
     void map_payloads(std::span<TxPacket* const> packets) noexcept;
     void map_region(std::span<TxPacket* const> packets) noexcept;
     [[nodiscard]] std::uint32_t start_in_page(const TxPacket& packet) const noexcept;
     template <class Visit>
     void each_part(const TxPacket& packet, std::uint32_t begin, std::uint32_t end, Visit visit) const noexcept;
     void leave(TxPacket& packet) noexcept;
-    [[nodiscard]] std::uint32_t slots_to_hold() const noexcept;
+    [[nodiscard]] HoldRoom room_to_hold() const noexcept;
     void hold_slots(TxPacket& packet) noexcept;
     void release_slots(TxPacket& packet) noexcept;
     void remember_slots(TxPacket& packet) noexcept;

@@ -580,7 +580,7 @@ Result<std::unique_ptr<Port>> Vif::open_port(std::uint32_t index, Loop& loop) {
         return tap_->queue(index, loop);
     }
     if (tunnel_) {
-        return tunnel_->queue(index);
+        return tunnel_->queue(index, around_.settings.fetch.pins());
     }
     NullConfig null = around_.settings.port.null;
     null.destination = device_.mac;

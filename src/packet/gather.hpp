@@ -17,24 +17,24 @@ public:
 
     /// Fills `out` with the next octets. False: the packet has fewer left.
     bool copy(std::span<std::byte> out) noexcept {
-        return walk(out.size(), [&out](std::span<const std::byte> octets) {
+        return walk(out.size(), [&out](std::span<std::byte> octets) {
             std::memcpy(out.data(), octets.data(), octets.size());
             out = out.subspan(octets.size());
         });
     }
 
     bool skip(std::size_t octets) noexcept {
-        return walk(octets, [](std::span<const std::byte>) {});
+        return walk(octets, [](std::span<std::byte>) {});
     }
 
-private:
+    /// Calls visit(std::span<std::byte>) with the next octets, piece by piece, where they are.
     template <class Visit>
     bool walk(std::size_t left, Visit visit) noexcept {
         while (left != 0 && !pieces_.empty()) {
             const Fragment& piece = pieces_.front();
             const std::size_t here = std::min<std::size_t>(left, piece.length - offset_);
             if (here != 0) {
-                visit(std::span<const std::byte>(piece.data + offset_, here));
+                visit(std::span(piece.data + offset_, here));
             }
             left -= here;
             offset_ += here;
@@ -46,6 +46,7 @@ private:
         return left == 0;
     }
 
+private:
     std::span<const Fragment> pieces_;
     std::size_t offset_ = 0;  ///< into the first of them
 };

@@ -9,7 +9,9 @@ namespace uvif {
 
 namespace {
 
-void finish_tcp(const Segmentation& plan, std::uint32_t index, std::span<std::byte> segment) noexcept {
+void finish_tcp(const Segmentation& plan, std::uint32_t index, std::span<const Fragment> pieces,
+                std::uint32_t length) noexcept {
+    const std::span<std::byte> segment(pieces.front().data, plan.header_length);
     const std::span<std::byte> header = segment.subspan(plan.headers.l4_offset);
     const std::uint32_t sequence =
         (std::uint32_t{load_be16(header, 4)} << 16 | load_be16(header, 6)) + index * plan.size;
@@ -21,10 +23,8 @@ void finish_tcp(const Segmentation& plan, std::uint32_t index, std::span<std::by
     if (index + 1 != plan.count) {
         header[tcp_flags] &= ~(tcp_fin | tcp_psh);
     }
-    const auto length = static_cast<std::uint32_t>(segment.size());
     store_be16(segment, plan.headers.checksum_offset(), pseudo_header_sum(segment, plan.headers, length));
-    const Fragment whole{segment.data(), length};
-    store_be16(segment, plan.headers.checksum_offset(), completed_checksum(std::span(&whole, 1), plan.headers));
+    store_be16(segment, plan.headers.checksum_offset(), completed_checksum(pieces, plan.headers));
 }
 
 }  // namespace
@@ -62,9 +62,10 @@ void finish_ip(const Headers& headers, std::uint32_t index, std::span<std::byte>
     store_be16(header, 10, static_cast<std::uint16_t>(~checksum_sum(header)));
 }
 
-void finish_segment(const Segmentation& plan, std::uint32_t index, std::span<std::byte> segment) noexcept {
-    finish_ip(plan.headers, index, segment, segment.size());
-    finish_tcp(plan, index, segment);
+void finish_segment(const Segmentation& plan, std::uint32_t index, std::span<const Fragment> pieces) noexcept {
+    const std::uint32_t length = plan.header_length + plan.payload_of(index);
+    finish_ip(plan.headers, index, std::span(pieces.front().data, plan.header_length), length);
+    finish_tcp(plan, index, pieces, length);
 }
 
 }  // namespace uvif

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "packet/headers.hpp"
+#include "packet/packet.hpp"
 #include "uvif/offload.hpp"
 
 // Theory of operation
@@ -37,9 +38,9 @@ struct Segmentation {
 [[nodiscard]] std::optional<Segmentation> plan_segments(const Offload& offload, std::span<const std::byte> octets,
                                                         std::uint32_t packet_length) noexcept;
 
-/// Makes a segment of what stands in `segment`: a copy of the packet's headers, and payload_of(index) octets of
-/// payload behind it.
-void finish_segment(const Segmentation& plan, std::uint32_t index, std::span<std::byte> segment) noexcept;
+/// Makes a segment of what stands in `pieces`: a copy of the packet's headers, contiguous, and payload_of(index) octets
+/// of payload behind it, which are only read.
+void finish_segment(const Segmentation& plan, std::uint32_t index, std::span<const Fragment> pieces) noexcept;
 
 /// Makes the IP header in `segment`, which begins with a packet's headers, that of its `index`th segment, which has
 /// `length` octets from the Ethernet header on.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -39,11 +40,13 @@ struct PortCounters {
     std::uint64_t receive_foreign = 0;    ///< of these, those of another virtual network, or of none
 };
 
-/// What becomes of the guest's pages behind a packet that a port is handed.
-enum class PageUse : std::uint8_t {
-    returned,  ///< read inside submit, or kept only where their owner can call them back: `held`, `give_back`, `flush`
-    pinned     ///< the kernel may go on sending from them after submit; nobody can call them back, `flush` included
-};
+/// Whether a packet's pages are pinned by a port that pins from so many octets on: those of what is on the wire, which
+/// is the packet or, with GSO, a segment's payload.
+[[nodiscard]] inline bool is_pinned_from(std::uint32_t octets, const Packet& packet) noexcept {
+    const bool whole = packet.offload.gso_type == GsoType::none;
+    return octets != 0 &&
+           std::min<std::uint32_t>(packet.length, whole ? packet.length : packet.offload.gso_size) >= octets;
+}
 
 /// Where one queue's packets go to and come from. One instance a queue, used by the queue's thread only.
 /// Virtual calls are per batch. No call allocates, throws or blocks.
@@ -64,10 +67,12 @@ public:
     /// Sets Packet::route of packets about to be submitted. Those without one are submitted with all of their octets.
     virtual void classify(std::span<Packet* const> /*packets*/) noexcept {}
 
-    /// Pages of a port that pins are mapped only where that is safe, and only so many at a time (limits.hpp); of all
-    /// else the port is handed copies. It counts for itself what each of its destinations holds, and copies beyond
-    /// that.
-    [[nodiscard]] virtual PageUse page_use() const noexcept { return PageUse::returned; }
+    /// What becomes of the guest's pages behind a packet. Those of packets that is_pinned_from(pins_from()) the kernel
+    /// may go on sending from after submit, and nobody can call them back, `flush` included: they are mapped only where
+    /// that is safe, and only so many at a time (limits.hpp); else the port is handed copies. It counts for itself what
+    /// each of its destinations holds, and copies beyond that. Those of other packets, or all with 0, are read inside
+    /// submit, or kept only where their owner can call them back: `held`, `give_back`, `flush`.
+    [[nodiscard]] virtual std::uint32_t pins_from() const noexcept { return 0; }
 
     /// Takes all of `packets`; each is completed exactly once, now or later. No completion comes after the port is
     /// gone.

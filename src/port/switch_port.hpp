@@ -50,7 +50,7 @@ public:
     }
 
     [[nodiscard]] bool writable() const noexcept override { return bridge_->writable(); }
-    [[nodiscard]] PageUse page_use() const noexcept override { return bridge_->page_use(); }
+    [[nodiscard]] std::uint32_t pins_from() const noexcept override { return bridge_->pins_from(); }
     [[nodiscard]] bool prefers_granted() const noexcept override { return expected_ != 0; }
     void classify(std::span<Packet* const> packets) noexcept override;
     void submit(std::span<Packet* const> packets) noexcept override;

@@ -14,9 +14,6 @@ namespace uvif {
 
 namespace {
 
-/// Shorter messages are copied faster than their pages are pinned (docs/vxlan.md).
-constexpr std::size_t lent_octets_min = std::size_t{48} * 1024;
-
 /// What an error queue says of messages sent with MSG_ZEROCOPY.
 struct Settled {
     std::uint32_t first;
@@ -79,19 +76,25 @@ VxlanBuffers::Destination* VxlanBuffers::find(const UnderlayAddress& at) noexcep
     return nullptr;
 }
 
-bool VxlanBuffers::lends(const UnderlayAddress& to, std::size_t octets, std::uint32_t now_s) noexcept {
-    if (octets < lent_octets_min || !enabled_ || pool_.available() == 0 || outstanding_ == messages_.size()) {
+bool VxlanBuffers::lends(const UnderlayAddress& to, std::uint32_t now_s, PortCounters& counters) noexcept {
+    Destination* const destination = enabled_ ? find(to) : nullptr;
+    if (destination == nullptr || now_s < destination->paused_until_s) {
         return false;
     }
-    const Destination* destination = find(to);
-    return destination != nullptr && destination->outstanding < limits::vxlan_lent_messages &&
-           now_s >= destination->paused_until_s;
+    const auto has_enough = [&] {
+        return destination->outstanding >= limits::vxlan_lent_messages || pool_.available() == 0 ||
+               outstanding_ == messages_.size();
+    };
+    if (has_enough()) {
+        settle(now_s, false, counters);  // a network card is often faster than we are
+    }
+    return !has_enough() && now_s >= destination->paused_until_s;
 }
 
-void VxlanBuffers::lent(const UnderlayAddress& to) noexcept {
+void VxlanBuffers::lent(const UnderlayAddress& to, const LentPackets::List& packets) noexcept {
     Destination* destination = find(to);
     const auto place = std::ranges::find(messages_, nullptr, &Message::buffer);
-    *place = {current_, next_number_++, static_cast<std::size_t>(destination - destinations_.data())};
+    *place = {current_, packets, next_number_++, static_cast<std::size_t>(destination - destinations_.data())};
     ++destination->outstanding;
     ++outstanding_;
 }
@@ -125,6 +128,7 @@ void VxlanBuffers::settle(Message& message, bool copied, std::uint32_t now_s, Po
     if (copied) {
         pause(destination, now_s);
     }
+    packets_.release(message.packets, copied);
     std::byte* const buffer = std::exchange(message.buffer, nullptr);
     if (buffer != current_ && !is_lent(buffer)) {
         pool_.give(buffer);

@@ -8,6 +8,7 @@
 #include "packet/buffer_pool.hpp"
 #include "port/port.hpp"
 #include "port/vxlan_address.hpp"
+#include "port/vxlan_lent.hpp"
 #include "runtime/limits.hpp"
 #include "uvif/error.hpp"
 
@@ -15,7 +16,8 @@
 //
 // Datagrams are staged in a buffer. When all are sent the same buffer is taken again, unless the kernel still reads it:
 // a long message is sent with MSG_ZEROCOPY, from where it stands, and its buffer is lent until the socket's error queue
-// says that the message is done with. Messages are numbered by the kernel, and so here.
+// says that the message is done with. So are the packets whose pages the message goes on with (vxlan_lent.hpp).
+// Messages are numbered by the kernel, and so here.
 //
 // What may go so is bounded: the last free buffer is never lent, so that there is always one to stage in; and no
 // destination has more than a few messages at a time. One that answers no ARP holds what it was sent for three seconds,
@@ -25,9 +27,8 @@
 // or gathers no fragments. That costs more than to let it copy at once, so such a destination has a pause, and then
 // another trial.
 //
-// Only buffers of ours are lent, never guests' pages: these must be back before their grant ends, also when this
-// process is killed, and nothing could see to that. Our own memory may go while the kernel reads it; it keeps the
-// pages.
+// Our own memory may go while the kernel reads it: it keeps the pages. So do guests', where netback hands them out to
+// be pinned.
 
 namespace uvif {
 
@@ -43,14 +44,19 @@ public:
     /// Where to stage. Nobody reads it.
     [[nodiscard]] std::byte* current() const noexcept { return current_; }
 
-    /// A message of so many octets in the current buffer is to be sent with MSG_ZEROCOPY.
-    [[nodiscard]] bool lends(const UnderlayAddress& to, std::size_t octets, std::uint32_t now_s) noexcept;
-    /// It was.
-    void lent(const UnderlayAddress& to) noexcept;
+    /// The kernel can be asked to send from where things stand.
+    [[nodiscard]] bool enabled() const noexcept { return enabled_; }
+    /// A message that has to do with the current buffer may be sent with MSG_ZEROCOPY.
+    [[nodiscard]] bool lends(const UnderlayAddress& to, std::uint32_t now_s, PortCounters& counters) noexcept;
+    /// It was, and has some of these packets.
+    void lent(const UnderlayAddress& to, const LentPackets::List& packets) noexcept;
     /// The kernel would not have it: to be sent without, and whatever there is to complain about, heard then.
     void refused(const UnderlayAddress& to, std::uint32_t now_s, PortCounters& counters) noexcept;
     /// All that is staged was sent.
     void advance() noexcept;
+
+    /// Packets that messages are made of.
+    [[nodiscard]] LentPackets& packets() noexcept { return packets_; }
 
     /// Messages that the kernel may still read.
     [[nodiscard]] std::size_t outstanding() const noexcept { return outstanding_; }
@@ -66,7 +72,8 @@ private:
         std::uint32_t paused_until_s = 0;
     };
     struct Message {
-        std::byte* buffer = nullptr;  ///< nullptr: there is none
+        std::byte* buffer = nullptr;  ///< where it stands, or its headers; nullptr: there is none
+        LentPackets::List packets;
         std::uint32_t number = 0;
         std::size_t destination = 0;
     };
@@ -79,6 +86,7 @@ private:
     [[nodiscard]] bool is_lent(const std::byte* buffer) const noexcept;
 
     BufferPool pool_;
+    LentPackets packets_;
     std::byte* current_;
     int fd_ = -1;
     bool enabled_ = false;

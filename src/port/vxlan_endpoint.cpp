@@ -150,7 +150,7 @@ Result<std::unique_ptr<VxlanEndpoint>> VxlanEndpoint::open(const VxlanConfig& co
     return endpoint;
 }
 
-Result<std::unique_ptr<Port>> VxlanEndpoint::queue(unsigned index) {
+Result<std::unique_ptr<Port>> VxlanEndpoint::queue(unsigned index, bool pins) {
     const bool receives = index == 0;
     UniqueFd fd;
     if (receives) {
@@ -175,7 +175,7 @@ Result<std::unique_ptr<Port>> VxlanEndpoint::queue(unsigned index) {
     if (!buffers) {
         return propagate(buffers);
     }
-    return std::make_unique<VxlanPort>(std::move(fd), network_, std::move(*buffers), receives, guest_);
+    return std::make_unique<VxlanPort>(std::move(fd), network_, std::move(*buffers), receives, pins, guest_);
 }
 
 }  // namespace uvif

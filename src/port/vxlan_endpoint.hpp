@@ -36,8 +36,9 @@ public:
     VxlanEndpoint& operator=(const VxlanEndpoint&) = delete;
     ~VxlanEndpoint() = default;
 
-    /// A queue as a port; the endpoint outlives it. One port a queue at a time.
-    Result<std::unique_ptr<Port>> queue(unsigned index);
+    /// A queue as a port; the endpoint outlives it. One port a queue at a time. With `pins` the kernel is to send what
+    /// is long from the guest's pages (Port::pins_from).
+    Result<std::unique_ptr<Port>> queue(unsigned index, bool pins = false);
 
 private:
     VxlanEndpoint(const VxlanConfig& config, const VxlanGuest& guest);

@@ -145,7 +145,7 @@ void VxlanReceiver::take_segment(Packet& packet) noexcept {
     packet.offload = {};
     std::memcpy(room.data, super_.data(), front);
     std::memcpy(room.data + front, payload.data(), payload.size());
-    finish_segment(*plan_, segment_, std::span(room.data, room.length));
+    finish_segment(*plan_, segment_, std::span(&room, 1));
     if (++segment_ == plan_->count) {
         plan_.reset();
     }

@@ -32,11 +32,12 @@ class FakePort final : public Port {
 public:
     std::vector<Frame> sent;
     std::deque<Frame> to_receive;
-    bool defer = false;                      ///< keep packets until finish()
-    bool room = true;                        ///< writable()
-    bool endless = false;                    ///< always_ready()
-    bool granted = false;                    ///< prefers_granted(), though it passes nothing on
-    bool pins = false;                       ///< page_use() is pinned: not even flush() calls packets back
+    bool defer = false;    ///< keep packets until finish()
+    bool room = true;      ///< writable()
+    bool endless = false;  ///< always_ready()
+    bool granted = false;  ///< prefers_granted(), though it passes nothing on
+    bool pins = false;     ///< pins_from() pin_octets: not even flush() calls packets back
+    std::uint32_t pin_octets = 1;
     bool scattered = false;                  ///< scatters()
     std::function<void(Packet&)> on_filled;  ///< between the filling of a packet and the end of receive()
     const std::byte* start = nullptr;        ///< where the last packet submitted begins
@@ -63,7 +64,7 @@ public:
     }
 
     [[nodiscard]] bool writable() const noexcept override { return room; }
-    [[nodiscard]] PageUse page_use() const noexcept override { return pins ? PageUse::pinned : PageUse::returned; }
+    [[nodiscard]] std::uint32_t pins_from() const noexcept override { return pins ? pin_octets : 0; }
     [[nodiscard]] bool prefers_granted() const noexcept override { return granted; }
     void submit(std::span<Packet* const> packets) noexcept override {
         for (Packet* packet : packets) {

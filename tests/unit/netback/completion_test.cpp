@@ -149,6 +149,19 @@ TEST_F(CompletionTest, PortsThatPinGetCopiesWhereThatIsNotSafe) {
     backend.port.finish(2);
 }
 
+/// They are read at once, or called back: neither is it unsafe to map them, nor is there a limit but the ring's.
+TEST_F(CompletionTest, ShortOnesAreNotPinned) {
+    Backend backend(guest, FetchPolicy{.strategy = FetchStrategy::map});
+    backend.port.pins = true;
+    backend.port.pin_octets = 1000;
+    send({{500, 499}, {500, 500}});
+    send(std::vector<std::vector<std::uint32_t>>(60, {300, 400}));
+    backend.run();
+    EXPECT_EQ(backend.queue->counters().by_map, 61U);
+    EXPECT_EQ(backend.queue->counters().by_copy, 1U);
+    EXPECT_EQ(backend.port.sent, sender.expected);
+}
+
 TEST_F(CompletionTest, ThePinnedAreAQuarterOfTheRingAtMost) {
     Backend backend(guest, pinning);
     backend.port.pins = backend.port.defer = true;

@@ -25,7 +25,8 @@ inline std::vector<Octets> cut(const Octets& packet, GsoType type, std::uint16_t
         const auto to = from + plan->payload_of(i);
         segment.insert(segment.end(), from, to);
         from = to;
-        finish_segment(*plan, i, segment);
+        const Fragment whole{segment.data(), static_cast<std::uint32_t>(segment.size())};
+        finish_segment(*plan, i, std::span(&whole, 1));
         segments.push_back(std::move(segment));
     }
     return segments;
