@@ -610,7 +610,8 @@ Result<void> Vif::open_tunnel(const RxFeatures& guest) {
                                 "and a vxlan device in their bridge",
                                 around_.tunnel.taken_by));
     }
-    auto tunnel = VxlanEndpoint::open(config, guest.gso_v4, guest.gso_v6, around_.tunnel.patient_until_ns);
+    auto tunnel =
+        VxlanEndpoint::open(config, {.tcpv4 = guest.gso_v4, .tcpv6 = guest.gso_v6}, around_.tunnel.patient_until_ns);
     if (!tunnel) {
         return propagate(tunnel);
     }

@@ -52,8 +52,7 @@ std::span<std::byte> Gro::joined() const noexcept {
 }
 
 bool Gro::may_be_joined(std::span<const std::byte> frame, const Headers& headers) const noexcept {
-    if (!can_be_gso(headers) || !(headers.ip_version == 4 ? tcpv4_ : tcpv6_) ||
-        headers.l4_header_length < tcp_header_min) {
+    if (!can_be_gso(headers) || !taken_.takes(headers.ip_version) || headers.l4_header_length < tcp_header_min) {
         return false;
     }
     const std::size_t front = length_of_headers(headers);

@@ -20,6 +20,14 @@
 
 namespace uvif {
 
+/// Of which IP a receiver takes GSO packets.
+struct GsoFeatures {
+    bool tcpv4 = false;
+    bool tcpv6 = false;
+
+    [[nodiscard]] bool takes(unsigned ip_version) const noexcept { return ip_version == 4 ? tcpv4 : tcpv6; }
+};
+
 /// Linux's netfront drops a GSO packet with a VLAN tag, as any with a blank checksum; and none that it forwards may
 /// have options or extension headers of IP.
 [[nodiscard]] bool can_be_gso(const Headers& headers) noexcept;
@@ -27,8 +35,8 @@ namespace uvif {
 /// Thread rule: one thread.
 class Gro {
 public:
-    /// Makes no GSO packets that the receiver would not take.
-    Gro(bool tcpv4, bool tcpv6) noexcept : tcpv4_(tcpv4), tcpv6_(tcpv6) {}
+    /// Makes no others than `taken`.
+    explicit Gro(const GsoFeatures& taken) noexcept : taken_(taken) {}
 
     /// Others may follow `packet`, whose frame stands whole in fragment 0, where there is room for `room` octets in
     /// all. `headers` are the frame's. Its offload says whether its checksum is blank.
@@ -45,8 +53,7 @@ private:
     [[nodiscard]] bool follows(std::span<const std::byte> frame, const Headers& headers) const noexcept;
     [[nodiscard]] std::span<std::byte> joined() const noexcept;
 
-    const bool tcpv4_;
-    const bool tcpv6_;
+    const GsoFeatures taken_;
 
     Packet* packet_ = nullptr;
     Headers headers_;

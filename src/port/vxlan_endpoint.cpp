@@ -133,8 +133,8 @@ VxlanEndpoint::VxlanEndpoint(const VxlanConfig& config, const VxlanGuest& guest)
     }
 }
 
-Result<std::unique_ptr<VxlanEndpoint>> VxlanEndpoint::open(const VxlanConfig& config, bool takes_tcpv4,
-                                                           bool takes_tcpv6, std::int64_t patient_until_ns) {
+Result<std::unique_ptr<VxlanEndpoint>> VxlanEndpoint::open(const VxlanConfig& config, const GsoFeatures& gso,
+                                                           std::int64_t patient_until_ns) {
     auto fd = open_socket(config.local);
     if (!fd) {
         return propagate(fd);
@@ -145,7 +145,7 @@ Result<std::unique_ptr<VxlanEndpoint>> VxlanEndpoint::open(const VxlanConfig& co
         return propagate(bound);
     }
     std::unique_ptr<VxlanEndpoint> endpoint(
-        new VxlanEndpoint(config, {vxlan_guest_mtu(config).value_or(limits::mtu_default), takes_tcpv4, takes_tcpv6}));
+        new VxlanEndpoint(config, {vxlan_guest_mtu(config).value_or(limits::mtu_default), gso}));
     endpoint->socket_ = std::move(*fd);
     return endpoint;
 }

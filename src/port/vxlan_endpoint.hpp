@@ -29,8 +29,8 @@ class VxlanEndpoint {
 public:
     /// A port that is in use is asked for again until `patient_until_ns` (monotonic clock): the kernel frees what a
     /// killed process held a little later than the process.
-    /// `takes_tcpv4`, `takes_tcpv6`: the guest takes such GSO packets.
-    static Result<std::unique_ptr<VxlanEndpoint>> open(const VxlanConfig& config, bool takes_tcpv4, bool takes_tcpv6,
+    /// `gso`: what the guest takes.
+    static Result<std::unique_ptr<VxlanEndpoint>> open(const VxlanConfig& config, const GsoFeatures& gso,
                                                        std::int64_t patient_until_ns = 0);
     VxlanEndpoint(const VxlanEndpoint&) = delete;
     VxlanEndpoint& operator=(const VxlanEndpoint&) = delete;

@@ -53,7 +53,7 @@ VxlanReceiver::VxlanReceiver(int fd, std::uint32_t vni, const UnderlayAddress& l
       local_(local),
       table_(table),
       guest_(guest),
-      gro_(guest.takes_tcpv4, guest.takes_tcpv6),
+      gro_(guest.gso),
       buffers_(std::make_unique_for_overwrite<std::byte[]>(messages_max * buffer_octets)) {}
 
 std::size_t VxlanReceiver::receive(std::span<Packet* const> packets, PortCounters& counters) noexcept {
@@ -182,7 +182,7 @@ bool VxlanReceiver::accept(Packet& packet, std::span<const std::byte> datagram, 
         plan_ = plan_segments(offload, frame, static_cast<std::uint32_t>(frame.size()));
         if (!plan_) {
             offload = {.checksum_blank = true, .data_validated = true};
-        } else if (can_be_gso(headers) && (ipv4 ? guest_.takes_tcpv4 : guest_.takes_tcpv6)) {
+        } else if (can_be_gso(headers) && guest_.gso.takes(headers.ip_version)) {
             plan_.reset();
         } else {
             gro_.end();

@@ -34,9 +34,8 @@ namespace uvif {
 
 /// What may come by a VXLAN for its guest.
 struct VxlanGuest {
-    unsigned mtu;      ///< nothing on a real underlay is longer
-    bool takes_tcpv4;  ///< in GSO packets
-    bool takes_tcpv6;
+    unsigned mtu;  ///< nothing on a real underlay is longer
+    GsoFeatures gso;
 };
 
 /// Thread rule: one thread, the one that learns in `table`.

@@ -36,7 +36,7 @@ uvif::Headers headers_of(const Octets& frame) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     std::span<const std::uint8_t> input(data, size);
-    uvif::Gro gro(true, true);
+    uvif::Gro gro({.tcpv4 = true, .tcpv6 = true});
     uvif::Packet packet;
     Octets memory;  // as much as the packet is said to have room for
     Octets payload;

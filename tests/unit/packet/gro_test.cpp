@@ -69,10 +69,15 @@ std::vector<Octets> cut(const Octets& packet, std::uint16_t size) {
     return frames::cut(packet, type_of(packet), size);
 }
 
+constexpr GsoFeatures all_tcp{.tcpv4 = true, .tcpv6 = true};
+constexpr GsoFeatures only_v4{.tcpv4 = true};
+constexpr GsoFeatures only_v6{.tcpv6 = true};
+
 /// One packet, and what becomes of it.
 struct Joining {
-    explicit Joining(const Octets& first, Offload offload = {}, std::uint32_t room = 65535, Gro gro_in = {true, true})
-        : memory(65535), gro(gro_in) {
+    explicit Joining(const Octets& first, Offload offload = {}, std::uint32_t room = 65535,
+                     const GsoFeatures& taken = all_tcp)
+        : memory(65535), gro(taken) {
         std::ranges::copy(first, memory.begin());
         packet.length = static_cast<std::uint32_t>(first.size());
         packet.fragments[0] = {memory.data(), packet.length};
@@ -261,10 +266,10 @@ TEST(Gro, MakesNoMorePacketsOfOneThanCanBeCutAgain) {
 TEST(Gro, MakesOnlyWhatIsTaken) {
     const auto v4 = cut(two, 1000);
     const auto v6 = cut(ethernet(type_ipv6) + ipv6(6, 2020) + tcp() + payload(2000), 1000);
-    EXPECT_FALSE(Joining(v4[0], {}, 65535, {false, true}).append(v4[1]));
-    EXPECT_FALSE(Joining(v6[0], {}, 65535, {true, false}).append(v6[1]));
-    EXPECT_TRUE(Joining(v4[0], {}, 65535, {true, false}).append(v4[1]));
-    EXPECT_TRUE(Joining(v6[0], {}, 65535, {false, true}).append(v6[1]));
+    EXPECT_FALSE(Joining(v4[0], {}, 65535, only_v6).append(v4[1]));
+    EXPECT_FALSE(Joining(v6[0], {}, 65535, only_v4).append(v6[1]));
+    EXPECT_TRUE(Joining(v4[0], {}, 65535, only_v4).append(v4[1]));
+    EXPECT_TRUE(Joining(v6[0], {}, 65535, only_v6).append(v6[1]));
 }
 
 TEST(Gro, AGsoPacketIsNotAddedTo) {
@@ -275,7 +280,7 @@ TEST(Gro, AGsoPacketIsNotAddedTo) {
 
 TEST(Gro, NothingIsAddedToNothing) {
     const auto segments = cut(two, 1000);
-    Gro gro(true, true);
+    Gro gro(all_tcp);
     EXPECT_FALSE(gro.append(segments[0], headers_of(segments[0]), false));
     gro.end();
     Joining joining(segments[0]);

@@ -77,14 +77,14 @@ protected:
         const auto config = parse_vxlan_config(fmt::format("vni=42,local={},remote={}", underlay.near, underlay.far));
         ASSERT_TRUE(config) << config.error().message;
         config_ = *config;
-        open(false);
+        open({});
         far_->run([this] { host_.emplace("vx0"); });
     }
 
-    void open(bool takes_segments) {
+    void open(const GsoFeatures& gso) {
         port_.reset();
         endpoint_.reset();
-        auto endpoint = VxlanEndpoint::open(*config_, takes_segments, takes_segments);
+        auto endpoint = VxlanEndpoint::open(*config_, gso);
         ASSERT_TRUE(endpoint) << endpoint.error().message;
         endpoint_ = std::move(*endpoint);
         auto port = endpoint_->queue(0);
@@ -233,6 +233,7 @@ TEST_P(VxlanKernelTest, ReceivedChecksumsAreRightOrSaidToBeBlank) {
 
 /// A veth pair passes on whole what a network card would have cut.
 TEST_P(VxlanKernelTest, CutsWhatNoUnderlayCarries) {
+    open({.tcpv6 = true});
     const VnetHeader header = segments_header();
     const Octets to_us = octets({2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1}) + be16(type_ipv4);
     ASSERT_TRUE(
@@ -255,7 +256,7 @@ TEST_P(VxlanKernelTest, CutsWhatNoUnderlayCarries) {
 }
 
 TEST_P(VxlanKernelTest, HandsOnWholeWhatTheGuestTakesWhole) {
-    open(true);
+    open({.tcpv4 = true});
     const VnetHeader header = segments_header();
     const Octets to_us = octets({2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1}) + be16(type_ipv4);
     const Octets sent = with_blank_checksum(to_us + with_ip_checksum(ipv4(6, 30020)) + tcp(5) + payload(30000));

@@ -119,13 +119,13 @@ protected:
         }
     }
 
-    void open(const std::string& text, bool takes_segments = false) {
+    void open(const std::string& text, const GsoFeatures& gso = {}) {
         port_.reset();
         endpoint_.reset();
         const auto config = parse_vxlan_config(text);
         ASSERT_TRUE(config) << config.error().message;
         config_ = *config;
-        auto endpoint = VxlanEndpoint::open(*config, takes_segments, takes_segments);
+        auto endpoint = VxlanEndpoint::open(*config, gso);
         ASSERT_TRUE(endpoint) << endpoint.error().message;
         endpoint_ = std::move(*endpoint);
         port_ = queue(0);
@@ -403,7 +403,7 @@ TEST_F(VxlanPortTest, HasASourcePortForEachQueue) {
 
 TEST_F(VxlanPortTest, ReceivesInOrderWhatWasSentTogether) {
     Remote remote("127.0.0.2");
-    auto sender = VxlanEndpoint::open(*parse_vxlan_config("vni=42,local=127.0.0.3,remote=127.0.0.1"), false, false);
+    auto sender = VxlanEndpoint::open(*parse_vxlan_config("vni=42,local=127.0.0.3,remote=127.0.0.1"), {});
     ASSERT_TRUE(sender) << sender.error().message;
     auto sends = (*sender)->queue(0);
     ASSERT_TRUE(sends);
@@ -433,32 +433,38 @@ TEST_F(VxlanPortTest, ReceivesInOrderWhatWasSentTogether) {
 
 /// From another endpoint of ours, over the loopback device: datagrams come as they were gathered, and cut again.
 TEST_F(VxlanPortTest, JoinsTcpForAGuestThatTakesIt) {
-    auto sender = VxlanEndpoint::open(*parse_vxlan_config("vni=42,local=127.0.0.3,remote=127.0.0.1"), false, false);
+    auto sender = VxlanEndpoint::open(*parse_vxlan_config("vni=42,local=127.0.0.3,remote=127.0.0.1"), {});
     ASSERT_TRUE(sender) << sender.error().message;
     auto sends = (*sender)->queue(0);
     ASSERT_TRUE(sends);
-    for (const bool takes : {true, false}) {
-        open("vni=42,local=127.0.0.1,remote=127.0.0.2", takes);
-        (*sends)->submit(
-            std::array{packets_.make(plain()), packets_.make(super_packet, segments), packets_.make(plain())});
+    Offload segments_v6 = segments;
+    segments_v6.gso_type = GsoType::tcpv6;
+    const Octets super_v6 = ethernet(type_ipv6) + ipv6(6, 5520) + tcp(5) + payload(5500);
+    for (const GsoFeatures& taken : {GsoFeatures{}, {.tcpv4 = true}, {.tcpv6 = true}, {.tcpv4 = true, .tcpv6 = true}}) {
+        open("vni=42,local=127.0.0.1,remote=127.0.0.2", taken);
+        (*sends)->submit(std::array{packets_.make(plain()), packets_.make(super_packet, segments),
+                                    packets_.make(super_v6, segments_v6), packets_.make(plain())});
         std::vector<Packet*> got;
         for (const std::int64_t deadline = monotonic_ns() + 10 * ns_per_s;
-             (got.size() < 3 || octets_of(*got.back()) != plain()) && monotonic_ns() < deadline;) {
+             (got.size() < 4 || octets_of(*got.back()) != plain()) && monotonic_ns() < deadline;) {
             const auto rooms = packets_.rooms(7);
             const std::size_t count = port_->receive(rooms);
             got.insert(got.end(), rooms.begin(), rooms.begin() + static_cast<std::ptrdiff_t>(count));
         }
-        ASSERT_EQ(got.size(), takes ? 3U : 8U);
+        ASSERT_EQ(got.size(), 2U + (taken.tcpv4 ? 1 : 6) + (taken.tcpv6 ? 1 : 6));
         EXPECT_EQ(octets_of(*got[0]), plain());
         EXPECT_EQ(port_->counters().received, got.size());
-        if (takes) {
-            EXPECT_EQ(got[1]->length, super_packet.size());
-            EXPECT_EQ(Octets(got[1]->fragments[0].data + 54, got[1]->fragments[0].data + got[1]->length),
+        const auto expect_joined = [](const Packet& packet, const Offload& offload, std::size_t headers) {
+            ASSERT_EQ(packet.length, headers + 5500);
+            EXPECT_EQ(Octets(packet.fragments[0].data + headers, packet.fragments[0].data + packet.length),
                       payload(5500));
-            EXPECT_EQ(got[1]->offload, (Offload{.checksum_blank = true,
-                                                .data_validated = true,
-                                                .gso_type = segments.gso_type,
-                                                .gso_size = segments.gso_size}));
+            EXPECT_EQ(packet.offload, offload);
+        };
+        if (taken.tcpv4) {
+            expect_joined(*got[1], segments, 54);
+        }
+        if (taken.tcpv6) {
+            expect_joined(*got[got.size() - 2], segments_v6, 74);
         }
     }
 }
@@ -542,15 +548,14 @@ TEST_F(VxlanPortTest, CountsWhatHasNoRoute) {
 
 TEST_F(VxlanPortTest, RefusesAPortThatIsTaken) {
     const auto config = *parse_vxlan_config("vni=43,local=127.0.0.1,remote=127.0.0.2");
-    const auto second = VxlanEndpoint::open(config, false, false);
+    const auto second = VxlanEndpoint::open(config, {});
     ASSERT_FALSE(second);
     EXPECT_EQ(second.error().code, EADDRINUSE);
     EXPECT_THAT(second.error().message, HasSubstr("another port="));
     port_.reset();
     endpoint_.reset();
-    EXPECT_TRUE(VxlanEndpoint::open(config, false, false)) << "free again";
-    const auto elsewhere =
-        VxlanEndpoint::open(*parse_vxlan_config("vni=43,local=192.0.2.1,remote=127.0.0.2"), false, false);
+    EXPECT_TRUE(VxlanEndpoint::open(config, {})) << "free again";
+    const auto elsewhere = VxlanEndpoint::open(*parse_vxlan_config("vni=43,local=192.0.2.1,remote=127.0.0.2"), {});
     ASSERT_FALSE(elsewhere);
     EXPECT_THAT(elsewhere.error().message, HasSubstr("choose one of this host's"));
 }

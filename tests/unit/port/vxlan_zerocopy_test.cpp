@@ -81,7 +81,7 @@ protected:
             "vni=42,local=10.9.0.1,fdb=02:00:00:00:00:07@10.9.0.2,fdb=02:00:00:00:00:08@10.9.0.9,"
             "fdb=02:00:00:00:00:09@127.0.0.2");
         ASSERT_TRUE(config) << config.error().message;
-        auto endpoint = VxlanEndpoint::open(*config, false, false);
+        auto endpoint = VxlanEndpoint::open(*config, {});
         ASSERT_TRUE(endpoint) << endpoint.error().message;
         endpoint_ = std::move(*endpoint);
         auto port = endpoint_->queue(0);
