@@ -150,13 +150,13 @@ VxlanPort::Outcome VxlanPort::stage(Packet* packet) noexcept {
 VxlanPort::Outcome VxlanPort::stage_copy(const Packet& packet, const Head& head, const Segmentation& plan,
                                          const std::optional<UnderlayAddress>& to) noexcept {
     const std::size_t front = vxlan_header::length + plan.header_length;
-    if (!sender_.has_room(plan.count, plan.count * front + plan.payload_length)) {
+    if (!sender_.runs().has_room(plan.count, plan.count * front + plan.payload_length)) {
         return Outcome::no_room;
     }
     Gather payload(packet.pieces());
     (void)payload.skip(plan.header_length);
     for (std::uint32_t i = 0; i < plan.count; ++i) {
-        const std::span<std::byte> datagram = sender_.stage(to, front + plan.payload_of(i), i == 0);
+        const std::span<std::byte> datagram = sender_.runs().stage(to, front + plan.payload_of(i), i == 0);
         vxlan_header::write(datagram, network_.vni);
         const std::span<std::byte> frame = datagram.subspan(vxlan_header::length);
         std::memcpy(frame.data(), head.octets.data(), plan.header_length);
@@ -180,12 +180,12 @@ bool VxlanPort::goes_from_pages(const Packet& packet, const Segmentation& plan) 
         (void)payload.walk(plan.payload_of(i), [&pieces](std::span<const std::byte>) { ++pieces; });
         most = std::max(most, pieces);
     }
-    return most <= VxlanSender::run_pieces_max;
+    return most <= VxlanRuns::pieces_max;
 }
 
 VxlanPort::Outcome VxlanPort::stage_from_pages(Packet* packet, const Head& head, const Segmentation& plan,
                                                const UnderlayAddress& to) noexcept {
-    if (!sender_.has_room_for_fronts(plan.count, packet->fragment_count + plan.count)) {
+    if (!sender_.runs().has_room_for_fronts(plan.count, packet->fragment_count + plan.count)) {
         return Outcome::no_room;
     }
     const LentPackets::Place lent = sender_.lend(packet);
@@ -195,13 +195,13 @@ VxlanPort::Outcome VxlanPort::stage_from_pages(Packet* packet, const Head& head,
         // The first datagram has all that was copied apart, and the others' headers.
         const std::size_t in_front = i == 0 ? head.length : plan.header_length;
         const std::size_t elsewhere = plan.header_length + plan.payload_of(i) - in_front;
-        std::array<Fragment, VxlanSender::run_pieces_max> pieces;
+        std::array<Fragment, VxlanRuns::pieces_max> pieces;
         std::size_t count = 1;
         (void)payload.walk(elsewhere, [&pieces, &count](std::span<std::byte> octets) {
             pieces[count++] = {octets.data(), static_cast<std::uint32_t>(octets.size())};
         });
-        const std::span<std::byte> front = sender_.stage_front(lent, to, vxlan_header::length + in_front,
-                                                               std::span(pieces).subspan(1, count - 1), i == 0);
+        const std::span<std::byte> front = sender_.runs().stage_front(lent, to, vxlan_header::length + in_front,
+                                                                      std::span(pieces).subspan(1, count - 1), i == 0);
         vxlan_header::write(front, network_.vni);
         pieces[0] = {front.data() + vxlan_header::length, static_cast<std::uint32_t>(in_front)};
         std::memcpy(pieces[0].data, head.octets.data(), in_front);

@@ -29,7 +29,7 @@ std::uint64_t PortCounters::* reason_of(int error) noexcept {
 }  // namespace
 
 VxlanSender::VxlanSender(int fd, std::uint16_t port, std::span<const SocketAddress> remotes, VxlanBuffers buffers)
-    : fd_(fd), port_(port), remotes_(remotes), buffers_(std::move(buffers)) {
+    : fd_(fd), remotes_(remotes), buffers_(std::move(buffers)), runs_(port, buffers_) {
     buffers_.attach(fd);
 }
 
@@ -39,141 +39,26 @@ void VxlanSender::begin_turn(std::uint32_t now_s, PortCounters& counters) noexce
     buffers_.settle(now_s, false, counters);
 }
 
-bool VxlanSender::has_room(std::size_t datagrams, std::size_t octets) const noexcept {
-    // A run ends when it has either 64 datagrams or, since its datagrams are equal, more than half of what fits.
-    const std::size_t runs = 2 + datagrams / run_datagrams_max + 2 * (octets / run_octets_max);
-    return used_ + octets <= limits::vxlan_buffer_octets && run_count_ + runs <= runs_max;
-}
-
-bool VxlanSender::has_room_for_fronts(std::size_t datagrams, std::size_t pieces) const noexcept {
-    const std::size_t for_copies = runs_max - run_count_;
-    return used_ + datagrams * front_octets_max <= limits::vxlan_buffer_octets && run_count_ + datagrams <= runs_max &&
-           piece_count_ + datagrams + pieces + for_copies <= pieces_max;
-}
-
-bool VxlanSender::extends_run(const std::optional<UnderlayAddress>& to, std::size_t octets,
-                              std::size_t pieces_elsewhere) const noexcept {
-    if (run_count_ == 0) {
-        return false;
-    }
-    const Run& run = runs_[run_count_ - 1];
-    const bool elsewhere = pieces_elsewhere != 0;
-    return !run.complete && octets <= run.each && run.datagrams < run_datagrams_max &&
-           run.octets + octets <= run_octets_max && run.at == to && elsewhere == (run.packets.count != 0) &&
-           (!elsewhere || run.page_pieces + 1 + pieces_elsewhere <= run_pieces_max);
-}
-
-/// To the last run, or to a new one.
-VxlanSender::Run& VxlanSender::add_datagram(const std::optional<UnderlayAddress>& to, std::size_t octets,
-                                            std::size_t pieces_elsewhere, bool begins_packet) noexcept {
-    if (!extends_run(to, octets, pieces_elsewhere)) {
-        Run& fresh = runs_[run_count_++];
-        fresh = {};
-        fresh.begin = staged_;
-        fresh.first_piece = piece_count_;
-        fresh.each = octets;
-        fresh.at = to;
-        if (to) {
-            fresh.to = SocketAddress(*to, port_);
-        }
-    }
-    Run& run = runs_[run_count_ - 1];
-    run.complete = octets < run.each;
-    run.begins |= std::uint64_t{begins_packet} << run.datagrams;
-    run.octets += octets;
-    ++run.datagrams;
-    staged_ += octets;
-    return run;
-}
-
-void VxlanSender::add_piece(Run& run, std::byte* data, std::size_t octets) noexcept {
-    pieces_[piece_count_++] = {.iov_base = data, .iov_len = octets};
-    ++run.pieces;
-}
-
-std::span<std::byte> VxlanSender::stage(const std::optional<UnderlayAddress>& to, std::size_t octets,
-                                        bool begins_packet) noexcept {
-    Run& run = add_datagram(to, octets, 0, begins_packet);
-    std::byte* const place = buffers_.current() + used_;
-    used_ += octets;
-    if (run.pieces == 0) {
-        add_piece(run, place, octets);
-    } else {
-        pieces_[run.first_piece].iov_len += octets;
-    }
-    return {place, octets};
-}
-
-std::span<std::byte> VxlanSender::stage_front(LentPackets::Place packet, const UnderlayAddress& to, std::size_t front,
-                                              std::span<const Fragment> rest, bool begins_packet) noexcept {
-    std::size_t octets = front;
-    for (const Fragment& piece : rest) {
-        octets += piece.length;
-    }
-    Run& run = add_datagram(to, octets, rest.size(), begins_packet);
-    buffers_.packets().use(packet, run.packets);
-    if (used_ % page_octets + front > page_octets) {
-        used_ += page_octets - used_ % page_octets;  // or it would be two pieces
-    }
-    std::byte* const place = buffers_.current() + used_;
-    used_ += front;
-    add_piece(run, place, front);
-    std::byte* end = nullptr;
-    for (const Fragment& piece : rest) {
-        if (piece.data == end) {  // neighbours are pinned by one look at the page table
-            pieces_[piece_count_ - 1].iov_len += piece.length;
-        } else {
-            add_piece(run, piece.data, piece.length);
-        }
-        end = piece.data + piece.length;
-    }
-    run.page_pieces += 1 + rest.size();
-    return {place, front};
-}
-
-bool VxlanSender::goes_whole(const Run& run) const noexcept {
+bool VxlanSender::goes_whole(const VxlanRun& run) const noexcept {
     return run.datagrams == 1 || (cuts_runs_ && !run.split);
 }
 
 /// What goes to all remotes does not: each of them would hold the buffer.
 bool VxlanSender::goes_zerocopy(const Position& at, PortCounters& counters) noexcept {
-    const Run& run = runs_[at.run];
+    const VxlanRun& run = runs_[at.run];
     return run.octets >= (run.packets.count == 0 ? long_octets : long_octets_of_pages) && run.at && goes_whole(run) &&
            buffers_.lends(*run.at, now_s_, counters);
 }
 
-/// Of the run, or of the one datagram of it that is at a position.
-std::span<iovec> VxlanSender::pieces_of(const Run& run, const Position& at, Message& message) noexcept {
-    const auto all = std::span(pieces_).subspan(run.first_piece, run.pieces);
-    if (goes_whole(run)) {
-        return all;
-    }
-    std::size_t skip = at.datagram * run.each;
-    const std::size_t octets = std::min(run.each, run.octets - skip);
-    if (run.packets.count == 0) {
-        message.piece = {.iov_base = static_cast<std::byte*>(all[0].iov_base) + skip, .iov_len = octets};
-        return std::span(&message.piece, 1);
-    }
-    std::size_t first = 0;
-    for (; skip != 0; ++first) {
-        skip -= all[first].iov_len;
-    }
-    std::size_t count = 0;
-    for (std::size_t found = 0; found < octets; ++count) {
-        found += all[first + count].iov_len;
-    }
-    return all.subspan(first, count);
-}
-
 /// Makes a message of what is at a position, and returns the position behind it.
 VxlanSender::Position VxlanSender::prepare_message(std::size_t index, const Position& at) noexcept {
-    const Run& run = runs_[at.run];
+    const VxlanRun& run = runs_[at.run];
     Message& message = messages_[index];
     const SocketAddress& to = run.at ? run.to : remotes_[at.copy];
     const bool whole = goes_whole(run);
     message.count = whole ? run.datagrams : 1;
     message.datagrams = whole ? ~std::uint64_t{0} : std::uint64_t{1} << at.datagram;
-    const std::span<iovec> pieces = pieces_of(run, at, message);
+    const std::span<iovec> pieces = whole ? runs_.pieces_of(run) : runs_.pieces_of(run, at.datagram, message.piece);
     msghdr header{};
     header.msg_name = const_cast<sockaddr_storage*>(&to.storage);
     header.msg_namelen = to.length;
@@ -223,7 +108,8 @@ std::size_t VxlanSender::prepare(bool zerocopy, std::size_t end, PortCounters& c
     return count;
 }
 
-void VxlanSender::count_dropped(const Run& run, std::uint64_t PortCounters::* reason, PortCounters& counters) noexcept {
+void VxlanSender::count_dropped(const VxlanRun& run, std::uint64_t PortCounters::* reason,
+                                PortCounters& counters) noexcept {
     const auto packets = static_cast<unsigned>(std::popcount(run.begins & ~run.sent));
     counters.submit_dropped += packets;
     counters.*reason += packets;
@@ -231,7 +117,7 @@ void VxlanSender::count_dropped(const Run& run, std::uint64_t PortCounters::* re
 
 /// A message was sent, or (`error`) never will be. Sets the position behind it.
 void VxlanSender::settle(std::size_t index, int error, PortCounters& counters) noexcept {
-    Run& run = runs_[next_.run];
+    VxlanRun& run = runs_[next_.run];
     allowance_ -= std::min(allowance_, messages_[index].count);
     if (error == 0) {
         run.sent |= messages_[index].datagrams;
@@ -249,15 +135,15 @@ void VxlanSender::settle(std::size_t index, int error, PortCounters& counters) n
 }
 
 void VxlanSender::send(PortCounters& counters) noexcept {
-    if (send_up_to(run_count_, counters)) {
+    if (send_up_to(runs_.count(), counters)) {
         clear();
     }
 }
 
 /// The last one may still grow.
 void VxlanSender::send_complete(PortCounters& counters) noexcept {
-    if (run_count_ != 0 && runs_[run_count_ - 1].begin - runs_[next_.run].begin >= long_octets) {
-        (void)send_up_to(run_count_ - 1, counters);
+    if (runs_.count() != 0 && runs_[runs_.count() - 1].begin - runs_[next_.run].begin >= long_octets) {
+        (void)send_up_to(runs_.count() - 1, counters);
     }
 }
 
@@ -288,7 +174,7 @@ bool VxlanSender::send_up_to(std::size_t end, PortCounters& counters) noexcept {
             blocked_ = true;
             return false;
         }
-        Run& run = runs_[next_.run];
+        VxlanRun& run = runs_[next_.run];
         if (zerocopy) {
             buffers_.refused(*run.at, now_s_, counters);
             continue;
@@ -307,14 +193,12 @@ bool VxlanSender::send_up_to(std::size_t end, PortCounters& counters) noexcept {
 /// Nothing is staged any more.
 void VxlanSender::clear() noexcept {
     buffers_.advance();
-    used_ = staged_ = 0;
-    piece_count_ = 0;
-    run_count_ = 0;
+    runs_.clear();
     next_ = {};
 }
 
 void VxlanSender::abandon(PortCounters& counters) noexcept {
-    for (; next_.run < run_count_; ++next_.run) {
+    for (; next_.run < runs_.count(); ++next_.run) {
         count_dropped(runs_[next_.run], &PortCounters::dropped_held_up, counters);
         buffers_.packets().release(runs_[next_.run].packets, false);
     }
