@@ -61,16 +61,24 @@ std::size_t VxlanReceiver::receive(std::span<Packet* const> packets, PortCounter
     std::size_t count = 0;
     bool more = true;
     for (unsigned calls = 0;;) {
-        while (count < packets.size() && (plan_ || current_ < filled_)) {
+        while (plan_ || current_ < filled_) {
+            // Without room for another packet there may be some in the last.
+            Packet* const room = count < packets.size() ? packets[count] : nullptr;
             if (plan_) {
-                take_segment(*packets[count++]);
+                if (room == nullptr) {
+                    break;
+                }
+                take_segment(*room);
+                ++count;
                 continue;
             }
-            count += accept(*packets[count], cut_datagram(), counters) ? 1 : 0;
-            if (left_.empty()) {
-                ++current_;
-                open_message();
+            const std::span<const std::byte> datagram = next_datagram();
+            const Fate fate = accept(room, datagram, counters);
+            if (fate == Fate::waits) {
+                break;
             }
+            count += fate == Fate::packet ? 1 : 0;
+            pass(datagram.size());
         }
         if (count == packets.size() || !more || calls == calls_max) {
             break;
@@ -120,12 +128,17 @@ void VxlanReceiver::open_message() noexcept {
     }
 }
 
-/// The next one of the current message; an empty one, too, is one.
-std::span<const std::byte> VxlanReceiver::cut_datagram() noexcept {
-    const std::size_t octets = each_ == 0 ? left_.size() : std::min(each_, left_.size());
-    const std::span<const std::byte> datagram = left_.first(octets);
+/// Of the current message; an empty one, too, is one.
+std::span<const std::byte> VxlanReceiver::next_datagram() const noexcept {
+    return left_.first(each_ == 0 ? left_.size() : std::min(each_, left_.size()));
+}
+
+void VxlanReceiver::pass(std::size_t octets) noexcept {
     left_ = left_.subspan(octets);
-    return datagram;
+    if (left_.empty()) {
+        ++current_;
+        open_message();
+    }
 }
 
 /// 0, or how much payload packets of such a frame are to have: it is longer than any that comes from a real underlay.
@@ -151,18 +164,20 @@ void VxlanReceiver::take_segment(Packet& packet) noexcept {
     }
 }
 
-bool VxlanReceiver::accept(Packet& packet, std::span<const std::byte> datagram, PortCounters& counters) noexcept {
-    Fragment& room = packet.fragments[0];
+/// Makes a packet of it in `packet`, or adds it to the one before. It waits when it needs the former, and there is
+/// none.
+VxlanReceiver::Fate VxlanReceiver::accept(Packet* packet, std::span<const std::byte> datagram,
+                                          PortCounters& counters) noexcept {
     const auto vni = vxlan_header::read_vni(datagram);
     if (!vni || *vni != vni_) {
         ++counters.receive_foreign;
         ++counters.receive_dropped;
-        return false;
+        return Fate::gone;
     }
     const std::span<const std::byte> frame = datagram.subspan(vxlan_header::length);
-    if (frame.size() < limits::packet_length_min || frame.size() > room.length) {
+    if (frame.size() < limits::packet_length_min || (packet != nullptr && frame.size() > packet->fragments[0].length)) {
         ++counters.receive_dropped;
-        return false;
+        return Fate::gone;
     }
     if (sender_) {
         Mac source;
@@ -172,7 +187,10 @@ bool VxlanReceiver::accept(Packet& packet, std::span<const std::byte> datagram, 
     const Headers headers = parse_headers(frame.first(std::min(frame.size(), limits::header_octets)));
     const bool blank = has_blank_checksum(frame, headers);
     if (gro_.append(frame, headers, blank)) {
-        return false;
+        return Fate::gone;
+    }
+    if (packet == nullptr) {
+        return Fate::waits;
     }
     Offload offload{.checksum_blank = blank, .data_validated = blank};
     if (const std::uint16_t size = blank ? super_size(frame, headers) : 0; size != 0) {
@@ -188,16 +206,17 @@ bool VxlanReceiver::accept(Packet& packet, std::span<const std::byte> datagram, 
             gro_.end();
             super_ = frame;
             segment_ = 0;
-            return false;  // the packets are its segments
+            return Fate::gone;  // the packets are its segments
         }
     }
+    Fragment& room = packet->fragments[0];
     const std::uint32_t space = room.length;
     std::memcpy(room.data, frame.data(), frame.size());
     room.length = static_cast<std::uint32_t>(frame.size());
-    packet.length = room.length;
-    packet.offload = offload;
-    gro_.begin(packet, space, headers);
-    return true;
+    packet->length = room.length;
+    packet->offload = offload;
+    gro_.begin(*packet, space, headers);
+    return Fate::packet;
 }
 
 }  // namespace uvif

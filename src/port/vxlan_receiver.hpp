@@ -53,6 +53,8 @@ private:
     /// Strangers' datagrams, of which no packet comes, must not keep the worker here.
     static constexpr unsigned calls_max = 16;
 
+    enum class Fate : std::uint8_t { packet, gone, waits };
+
     struct Message {
         sockaddr_storage from;
         iovec piece;
@@ -61,10 +63,11 @@ private:
 
     bool fetch(PortCounters& counters) noexcept;
     void open_message() noexcept;
-    [[nodiscard]] std::span<const std::byte> cut_datagram() noexcept;
+    [[nodiscard]] std::span<const std::byte> next_datagram() const noexcept;
+    void pass(std::size_t octets) noexcept;
     [[nodiscard]] std::uint16_t super_size(std::span<const std::byte> frame, const Headers& headers) const noexcept;
     void take_segment(Packet& packet) noexcept;
-    bool accept(Packet& packet, std::span<const std::byte> datagram, PortCounters& counters) noexcept;
+    Fate accept(Packet* packet, std::span<const std::byte> datagram, PortCounters& counters) noexcept;
 
     const int fd_;
     const std::uint32_t vni_;
