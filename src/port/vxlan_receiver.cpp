@@ -59,6 +59,7 @@ VxlanReceiver::VxlanReceiver(int fd, std::uint32_t vni, const UnderlayAddress& l
 std::size_t VxlanReceiver::receive(std::span<Packet* const> packets, PortCounters& counters) noexcept {
     now_s_ = static_cast<std::uint32_t>(monotonic_ns() / ns_per_s);
     std::size_t count = 0;
+    std::size_t octets = 0;
     bool more = true;
     for (unsigned calls = 0;;) {
         while (plan_ || current_ < filled_) {
@@ -80,10 +81,11 @@ std::size_t VxlanReceiver::receive(std::span<Packet* const> packets, PortCounter
             count += fate == Fate::packet ? 1 : 0;
             pass(datagram.size());
         }
-        if (count == packets.size() || !more || calls == calls_max) {
+        if (count == packets.size() || !more || calls == calls_max ||
+            octets >= limits::vxlan_received_octets_per_turn) {
             break;
         }
-        more = fetch(counters);
+        more = fetch(counters, octets);
         ++calls;
     }
     gro_.end();
@@ -91,8 +93,8 @@ std::size_t VxlanReceiver::receive(std::span<Packet* const> packets, PortCounter
     return count;
 }
 
-/// True: there may be more.
-bool VxlanReceiver::fetch(PortCounters& counters) noexcept {
+/// True: there may be more. Adds what came to `octets`.
+bool VxlanReceiver::fetch(PortCounters& counters, std::size_t& octets) noexcept {
     for (std::size_t i = 0; i < messages_max; ++i) {
         Message& message = messages_[i];
         message.piece = {.iov_base = buffers_.get() + i * buffer_octets, .iov_len = buffer_octets};
@@ -108,6 +110,9 @@ bool VxlanReceiver::fetch(PortCounters& counters) noexcept {
     ++counters.system_calls;
     const int got = ::recvmmsg(fd_, headers_.data(), messages_max, MSG_DONTWAIT, nullptr);
     filled_ = got > 0 ? static_cast<std::size_t>(got) : 0;
+    for (std::size_t i = 0; i < filled_; ++i) {
+        octets += headers_[i].msg_len;
+    }
     current_ = 0;
     open_message();
     return filled_ == messages_max;

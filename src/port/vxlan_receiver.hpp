@@ -61,7 +61,7 @@ private:
         alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control;
     };
 
-    bool fetch(PortCounters& counters) noexcept;
+    bool fetch(PortCounters& counters, std::size_t& octets) noexcept;
     void open_message() noexcept;
     [[nodiscard]] std::span<const std::byte> next_datagram() const noexcept;
     void pass(std::size_t octets) noexcept;

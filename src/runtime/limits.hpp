@@ -110,6 +110,10 @@ inline constexpr int vxlan_send_buffer = tap_send_buffer;
 /// SO_RCVBUF: what comes while the guest's worker has other work; 4 MiB are some 3 ms at 10 Gbit/s.
 inline constexpr int vxlan_receive_buffer = 4 << 20;
 
+/// Octets after which a turn asks the socket for no more: as a queue takes of its guest. With what one call brings they
+/// are 768 KiB at most; a full socket had the other queues of the worker wait until 4 MiB were copied.
+inline constexpr std::size_t vxlan_received_octets_per_turn = std::size_t{256} * 1024;
+
 /// Datagrams that a queue sends in one turn, copies to several remotes included: a few milliseconds at worst, after
 /// which other queues of the worker have theirs. 64 whole GSO packets of an MTU of 1450 to one endpoint stay below it.
 inline constexpr std::uint32_t vxlan_datagrams_per_turn = 4096;

@@ -473,6 +473,26 @@ TEST_F(VxlanPortTest, JoinsTcpForAGuestThatTakesIt) {
     }
 }
 
+/// The rest is for the next turn; the descriptor stays readable.
+TEST_F(VxlanPortTest, ReceivesNoMoreInATurnThanOthersCanWaitFor) {
+    constexpr std::size_t count = 200;
+    constexpr std::size_t at_most = limits::vxlan_received_octets_per_turn + 8 * std::size_t{65536};
+    auto sender = VxlanEndpoint::open(*parse_vxlan_config("vni=42,local=127.0.0.3,remote=127.0.0.1"), {});
+    ASSERT_TRUE(sender) << sender.error().message;
+    auto sends = (*sender)->queue(0);
+    ASSERT_TRUE(sends);
+    std::vector<Packet*> batch(count);
+    std::ranges::generate(batch, [this] { return packets_.make(plain(9000)); });
+    (*sends)->submit(batch);
+    std::size_t received = 0;
+    for (pollfd entry{port_->fd(), POLLIN, 0}; received < count && ::poll(&entry, 1, 10000) == 1;) {
+        const std::size_t got = port_->receive(packets_.rooms(count));
+        EXPECT_LE(got * 9000, at_most);
+        received += got;
+    }
+    EXPECT_EQ(received, count);
+}
+
 TEST_F(VxlanPortTest, DropsWhatIsNoFrameOfItsNetwork) {
     Remote remote("127.0.0.2");
     const Octets hostile[] = {
