@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Any frames, one after the other, to be joined: what was joined is one GSO packet that can be cut into as many as it
-// was made of, with their payload. To come further than the first check, frames may ask for right lengths, checksums
-// and sequence numbers.
+// was made of, with their payload. To come further than the first check, frames may ask for the headers of TCP, or of
+// the frame before, and for right lengths, checksums and sequence numbers.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "packet/checksum.hpp"
 #include "packet/gro.hpp"
 #include "packet/segment.hpp"
 #include "packet/wire.hpp"
@@ -30,6 +31,36 @@ uvif::Headers headers_of(const Octets& frame) {
     const Octets first(frame.begin(), frame.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(
                                                           frame.size(), uvif::limits::header_octets)));
     return uvif::parse_headers(first);
+}
+
+/// All headers.
+std::size_t front_of(const uvif::Headers& headers, const Octets& frame) {
+    return std::min<std::size_t>(headers.l4_offset + headers.l4_header_length, frame.size());
+}
+
+/// As Ethernet, IP and TCP without options begin, if there is room for them.
+void make_tcp(Octets& frame, bool ipv6) {
+    const std::size_t tcp = ipv6 ? 54 : 34;
+    if (frame.size() < tcp + uvif::tcp_header_min) {
+        return;
+    }
+    uvif::store_be16(frame, 12, ipv6 ? 0x86dd : 0x0800);
+    frame[14] = std::byte{ipv6 ? std::uint8_t{0x60} : std::uint8_t{0x45}};
+    frame[ipv6 ? 20 : 23] = std::byte{uvif::protocol_tcp};
+    frame[tcp + 12] = std::byte{0x50};
+    frame[tcp + uvif::tcp_flags] = uvif::tcp_ack;
+}
+
+/// Where there is a place for one.
+void complete_checksum(Octets& frame, const uvif::Headers& headers) {
+    if (!headers.is_tcp() || headers.checksum_offset() + std::size_t{2} > frame.size()) {
+        return;
+    }
+    const std::size_t place = headers.checksum_offset();
+    const auto length = static_cast<std::uint32_t>(frame.size());
+    uvif::store_be16(frame, place, uvif::pseudo_header_sum(frame, headers, length));
+    const uvif::Fragment whole{frame.data(), length};
+    uvif::store_be16(frame, place, uvif::completed_checksum(std::span(&whole, 1), headers));
 }
 
 }  // namespace
@@ -58,6 +89,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         std::ranges::transform(input.subspan(3, length), frame.begin(),
                                [](std::uint8_t octet) { return std::byte{octet}; });
         input = input.subspan(3 + length);
+        if ((wishes & 16) != 0 && joined != 0) {
+            std::ranges::copy(std::span(memory).first(std::min(front_of(headers_of(memory), memory), length)),
+                              frame.begin());
+        }
+        if ((wishes & 32) != 0) {
+            make_tcp(frame, (wishes & 64) != 0);
+        }
         const uvif::Headers headers = headers_of(frame);
         if ((wishes & 1) != 0 && headers.depth == uvif::HeaderDepth::transport) {
             uvif::finish_ip(headers, 0, frame, frame.size());
@@ -70,7 +108,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             uvif::store_be16(frame, headers.l4_offset + std::size_t{4}, static_cast<std::uint16_t>(sequence >> 16));
             uvif::store_be16(frame, headers.l4_offset + std::size_t{6}, static_cast<std::uint16_t>(sequence));
         }
-        const std::size_t front = std::min<std::size_t>(headers.l4_offset + headers.l4_header_length, frame.size());
+        if ((wishes & 8) != 0) {
+            complete_checksum(frame, headers);
+        }
+        const std::size_t front = front_of(headers, frame);
         if (gro.append(frame, headers, (wishes & 4) != 0)) {
             ++joined;
         } else {
