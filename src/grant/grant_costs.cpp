@@ -7,8 +7,8 @@
 #include <array>
 #include <memory>
 #include <utility>
-#include <vector>
 
+#include "grant/copy_buffers.hpp"
 #include "runtime/clock.hpp"
 #include "runtime/describe_error.hpp"
 #include "runtime/limits.hpp"
@@ -22,8 +22,10 @@ constexpr std::int64_t patience_ns = 8 * ns_per_ms;
 
 class Measurement {
 public:
-    Measurement(xen::GrantTable& table, const xen::SharedPages& pages, xen::DomainId self)
-        : table_(table), refs_(pages.refs()), self_(self), local_(GrantCosts::many * xen::page_size) {}
+    Measurement(xen::GrantTable& table, const xen::SharedPages& pages, CopyBuffers& buffers, xen::DomainId self)
+        : table_(table), refs_(pages.refs()), self_(self) {
+        std::ranges::generate(local_, [&] { return buffers.pool.take(); });
+    }
 
     /// Median of the times of a call that returns an errno value.
     template <class Call>
@@ -45,7 +47,7 @@ public:
 
     int copy(std::uint32_t count, std::uint16_t octets) {
         for (std::uint32_t i = 0; i < count; ++i) {
-            segments_[i] = xen::CopySegment::from_guest(self_, refs_[i], 0, local_.data() + i * xen::page_size, octets);
+            segments_[i] = xen::CopySegment::from_guest(self_, refs_[i], 0, local_[i], octets);
         }
         const auto batch = std::span(segments_).first(count);
         if (const int error = table_.copy(batch); error != 0) {
@@ -69,7 +71,7 @@ private:
     xen::GrantTable& table_;
     std::span<const xen::GrantRef> refs_;
     xen::DomainId self_;
-    std::vector<std::byte> local_;
+    std::array<std::byte*, GrantCosts::many> local_{};
     std::array<xen::CopySegment, GrantCosts::many> segments_{};
     std::array<std::byte*, GrantCosts::many> pages_{};
     std::byte touched_{};
@@ -102,7 +104,11 @@ Result<GrantCosts> GrantCosts::measure(xen::GrantTable& table, xen::GrantAllocat
     if (!pages) {
         return propagate(pages);
     }
-    Measurement measurement(table, **pages, self);
+    auto buffers = CopyBuffers::create(table, many, many, xen::page_size);  // as queues have them
+    if (!buffers) {
+        return propagate(buffers);
+    }
+    Measurement measurement(table, **pages, *buffers, self);
     constexpr auto whole = static_cast<std::uint16_t>(xen::page_size);
     constexpr std::uint16_t none = 0;  // mapped, not copied
     struct Step {

@@ -81,10 +81,11 @@ struct TxCounters {
     std::uint64_t copy_calls = 0, map_calls = 0, unmap_calls = 0, notify_calls = 0;
     std::uint64_t unmap_errors = 0;
     // Not counted, but so at this moment:
-    std::uint64_t held_pages = 0;      ///< of the guest, mapped or left for another queue to copy from
-    std::uint64_t held_slots = 0;      ///< unanswered for that
-    std::uint64_t regions = 0;         ///< map calls whose pages are not unmapped yet
-    std::uint64_t oldest_hold_us = 0;  ///< how long the first of the packets has been under way
+    std::uint64_t self_granted_pages = 0;  ///< of our buffers, for both directions
+    std::uint64_t held_pages = 0;          ///< of the guest, mapped or left for another queue to copy from
+    std::uint64_t held_slots = 0;          ///< unanswered for that
+    std::uint64_t regions = 0;             ///< map calls whose pages are not unmapped yet
+    std::uint64_t oldest_hold_us = 0;      ///< how long the first of the packets has been under way
     std::array<std::uint64_t, static_cast<std::size_t>(TxDrop::count)> drops{};
 };
 

@@ -117,7 +117,8 @@ Result<void> QueuePair::attach(const QueueConfig& config) {
     }
     tx_ = std::move(*tx);
     tx_->home().wake_by(*this);
-    auto rx = RxQueue::create(*rx_ring, config.domain, *port_, config.rx, config.rx_patience, config.receive);
+    auto rx = RxQueue::create(*rx_ring, config.domain, worker_.grants(), *port_, config.rx, config.rx_patience,
+                              config.receive);
     if (!rx) {
         return propagate(rx);
     }
@@ -315,6 +316,7 @@ bool QueuePair::forget(std::uint32_t ref) noexcept {
 
 TxCounters QueuePair::tx_counters() const noexcept {
     TxCounters counters = tx_->counters();
+    counters.self_granted_pages = tx_->self_granted_pages() + rx_->self_granted_pages();
     counters.static_entries = statics_ ? statics_->size() : 0;
     if (learner_) {
         counters.static_entries -= learner_->entries();

@@ -85,13 +85,15 @@ private:
 };
 }  // namespace
 
-Result<std::unique_ptr<RxQueue>> RxQueue::create(ring::RxBackRing ring, xen::DomainId domain, Port& port,
-                                                 RxFeatures features, RxPatience patience, ReceiveStrategy strategy) {
+Result<std::unique_ptr<RxQueue>> RxQueue::create(ring::RxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
+                                                 Port& port, RxFeatures features, RxPatience patience,
+                                                 ReceiveStrategy strategy) {
     if (!features.announces_buffers) {
         patience.expiry_ns = std::min(patience.expiry_ns, limits::rx_unannounced_ns);
         patience.stall_ns = 0;  // as the reference: to post late is no fault of such a guest
     }
-    auto buffers = BufferPool::create(packets_per_turn + port.reads_ahead(), limits::packet_length + 1);
+    auto buffers = CopyBuffers::create(grants, packets_per_turn + port.reads_ahead(), limits::self_granted_rx_buffers,
+                                       limits::packet_length + 1);
     if (!buffers) {
         return propagate(buffers);
     }
@@ -99,21 +101,22 @@ Result<std::unique_ptr<RxQueue>> RxQueue::create(ring::RxBackRing ring, xen::Dom
 }
 
 RxQueue::RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeatures features,
-                 const RxPatience& patience, ReceiveStrategy strategy, BufferPool buffers)
+                 const RxPatience& patience, ReceiveStrategy strategy, CopyBuffers buffers)
     : ring_(ring),
       domain_(domain),
       port_(port),
       features_(features),
       buffers_(std::move(buffers)),
-      packets_(buffers_.count()),
+      packets_(buffers_.pool.count()),
       choice_(strategy),
       patience_(patience) {
     free_.reserve(packets_.size());
     for (Packet& packet : packets_) {
-        packet.fragments[0] = {buffers_.take(), room_of_packet()};
+        packet.fragments[0] = {buffers_.pool.take(), room_of_packet()};
         packet.fragment_count = 1;
         free_.push_back(&packet);
     }
+    std::ranges::reverse(free_);  // its end is used first, as the pool's first buffers are to be
 }
 
 RxQueue::~RxQueue() {

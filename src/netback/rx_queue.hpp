@@ -41,6 +41,7 @@
 #include <vector>
 
 #include "grant/copy_batch.hpp"
+#include "grant/copy_buffers.hpp"
 #include "grant/persistent_grants.hpp"
 #include "grant/static_table.hpp"
 #include "netback/counters.hpp"
@@ -48,7 +49,6 @@
 #include "netback/receive_choice.hpp"
 #include "netback/rx_steering.hpp"
 #include "netback/waiting_line.hpp"
-#include "packet/buffer_pool.hpp"
 #include "packet/packet.hpp"
 #include "port/port.hpp"
 #include "ring/back_ring.hpp"
@@ -77,8 +77,8 @@ struct RxPatience {
 
 class RxQueue {
 public:
-    static Result<std::unique_ptr<RxQueue>> create(ring::RxBackRing ring, xen::DomainId domain, Port& port,
-                                                   RxFeatures features, RxPatience patience = {},
+    static Result<std::unique_ptr<RxQueue>> create(ring::RxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
+                                                   Port& port, RxFeatures features, RxPatience patience = {},
                                                    ReceiveStrategy strategy = ReceiveStrategy::bounce);
     RxQueue(const RxQueue&) = delete;
     RxQueue& operator=(const RxQueue&) = delete;
@@ -135,6 +135,7 @@ public:
 
     [[nodiscard]] Rogue rogue() const noexcept { return rogue_; }
     [[nodiscard]] const RxCounters& counters() const noexcept { return counters_; }
+    [[nodiscard]] std::size_t self_granted_pages() const noexcept { return buffers_.granted_pages(); }
     void count_copy_call() noexcept { ++counters_.copy_calls; }
     void count_notify() noexcept { ++counters_.notify_calls; }
 
@@ -160,11 +161,11 @@ private:
     };
 
     RxQueue(ring::RxBackRing ring, xen::DomainId domain, Port& port, RxFeatures features, const RxPatience& patience,
-            ReceiveStrategy strategy, BufferPool buffers);
+            ReceiveStrategy strategy, CopyBuffers buffers);
 
     /// One more than the largest packet: a larger one is seen.
     [[nodiscard]] std::uint32_t room_of_packet() const noexcept {
-        return static_cast<std::uint32_t>(buffers_.buffer_size());
+        return static_cast<std::uint32_t>(buffers_.pool.buffer_size());
     }
     /// Of another queue.
     [[nodiscard]] static bool is_passed(const Packet& packet) noexcept { return packet.home != nullptr; }
@@ -212,7 +213,7 @@ private:
     RxFeatures features_;
     Rogue rogue_ = Rogue::none;
 
-    BufferPool buffers_;
+    CopyBuffers buffers_;
     std::vector<Packet> packets_;  ///< packets_per_turn, and those lent to the port
     std::vector<Packet*> free_;
     WaitingLine waiting_;  ///< received and not yet on the ring

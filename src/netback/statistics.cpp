@@ -60,6 +60,7 @@ void each_counter(A& a, B& b, Visit visit) {
     visit("persistent_refused", a.tx.persistent_refused, b.tx.persistent_refused);
     visit("persistent_given_back", a.tx.persistent_given_back, b.tx.persistent_given_back);
     visit("persistent_pages", a.tx.persistent_pages, b.tx.persistent_pages);
+    visit("self_granted_pages", a.tx.self_granted_pages, b.tx.self_granted_pages);
     visit("rx_steered", a.rx.steered, b.rx.steered);
     visit("rx_lazy_copies", a.rx.lazy_copies, b.rx.lazy_copies);
     visit("rx_waits", a.rx.waits, b.rx.waits);

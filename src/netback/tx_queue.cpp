@@ -16,7 +16,8 @@ using ring::TxStatus;
 Result<std::unique_ptr<TxQueue>> TxQueue::create(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants,
                                                  Port& port, const FetchPolicy& fetch, TxCredit& credit,
                                                  HeldSlots& vif_held) {
-    auto buffers = BufferPool::create(packets_in_flight_max, xen::page_size - 1 + limits::packet_length + 1);
+    auto buffers = CopyBuffers::create(grants, packets_in_flight_max, limits::self_granted_tx_buffers,
+                                       xen::page_size - 1 + limits::packet_length + 1);
     if (!buffers) {
         return propagate(buffers);
     }
@@ -25,7 +26,7 @@ Result<std::unique_ptr<TxQueue>> TxQueue::create(ring::TxBackRing ring, xen::Dom
 }
 
 TxQueue::TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port,
-                 const FetchPolicy& fetch, TxCredit& credit, HeldSlots& vif_held, BufferPool buffers)
+                 const FetchPolicy& fetch, TxCredit& credit, HeldSlots& vif_held, CopyBuffers buffers)
     : ring_(ring),
       domain_(domain),
       port_(port),
@@ -160,7 +161,7 @@ void TxQueue::begin_packet(const TxFrame& frame) noexcept {
     packet.copied = false;
     packet.owed = true;
     packet.failed_slots = 0;
-    packet.buffer = buffers_.take();  // as many buffers as packets: never empty-handed
+    packet.buffer = buffers_.pool.take();  // as many buffers as packets: never empty-handed
     batch_[batch_count_++] = &packet;
 }
 
@@ -332,7 +333,7 @@ void TxQueue::copy_apart(TxPacket& packet) noexcept {
     std::copy_n(packet.lines.begin(), packet.frame.slots(), debtor.lines.begin());
     debtor.held_slots = std::exchange(packet.held_slots, 0);
     debtor.region = std::exchange(packet.region, Regions::none);
-    debtor.buffer = buffers_.take();
+    debtor.buffer = buffers_.pool.take();
     let_go(debtor);
 }
 
@@ -389,7 +390,7 @@ void TxQueue::owe_frame(std::uint32_t slot, const TxFrame& frame, TxStatus statu
 
 void TxQueue::recycle(TxPacket& packet) noexcept {
     packet.owed = false;
-    buffers_.give(packet.buffer);
+    buffers_.pool.give(packet.buffer);
     packet.buffer = nullptr;
     packets_.give(packet);
 }

@@ -45,6 +45,7 @@
 #include <vector>
 
 #include "grant/copy_batch.hpp"
+#include "grant/copy_buffers.hpp"
 #include "grant/persistent_grants.hpp"
 #include "grant/regions.hpp"
 #include "grant/static_table.hpp"
@@ -54,7 +55,6 @@
 #include "netback/multicast_groups.hpp"
 #include "netback/tx_credit.hpp"
 #include "netback/tx_parser.hpp"
-#include "packet/buffer_pool.hpp"
 #include "packet/object_pool.hpp"
 #include "packet/packet.hpp"
 #include "port/port.hpp"
@@ -132,6 +132,7 @@ public:
     [[nodiscard]] std::size_t mapped_regions() const noexcept { return regions_.held(); }
 
     [[nodiscard]] TxCounters counters() const noexcept;
+    [[nodiscard]] std::size_t self_granted_pages() const noexcept { return buffers_.granted_pages(); }
     void count_copy_call() noexcept { ++counters_.copy_calls; }
     void count_notify() noexcept { ++counters_.notify_calls; }
 
@@ -190,7 +191,7 @@ private:
     };
 
     TxQueue(ring::TxBackRing ring, xen::DomainId domain, xen::GrantTable& grants, Port& port, const FetchPolicy& fetch,
-            TxCredit& credit, HeldSlots& vif_held, BufferPool buffers);
+            TxCredit& credit, HeldSlots& vif_held, CopyBuffers buffers);
 
     [[nodiscard]] static bool uses_pages(const TxPacket& packet) noexcept {
         return packet.region != Regions::none || packet.left || packet.in_place;
@@ -270,7 +271,7 @@ private:
     std::uint32_t slots_end_ = 0;
 
     ObjectPool<TxPacket> packets_;
-    BufferPool buffers_;
+    CopyBuffers buffers_;
     CompletionQueue home_;
 
     // This turn's batch.

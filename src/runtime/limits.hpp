@@ -52,6 +52,11 @@ inline constexpr std::int64_t tap_busy_ns = 500'000'000;
 /// Queues of a TAP: MAX_TAP_QUEUES of the kernel is 256; netif guests have at most as many as virtual CPUs.
 inline constexpr unsigned tap_queues = 64;
 
+/// Buffers of a queue that are granted to ourselves where the domain has pages for that: 588 pages in all. The reads
+/// ahead keep sixteen, and a turn that moves long packets has few of them.
+inline constexpr std::size_t self_granted_rx_buffers = 24;
+inline constexpr std::size_t self_granted_tx_buffers = 12;
+
 /// Packets that the reflecting null port keeps: a ring. It drops beyond.
 inline constexpr std::size_t reflected_packets = 256;
 

@@ -3,8 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
+#include "xen/grant_allocator.hpp"
 #include "xen/types.hpp"
 
 namespace uvif::xen {
@@ -99,8 +101,13 @@ public:
     virtual int unmap(std::span<const MappingId> ids) noexcept = 0;
 
     /// Does every segment and writes every status. Returns 0 (look at the statuses), or an errno value
-    /// when the call as a whole failed: then no status can be trusted and every segment failed.
+    /// when the call as a whole failed: then no status can be trusted and every segment failed. May write the ends and
+    /// flags too, so a segment is good for one call.
     virtual int copy(std::span<CopySegment> segments) noexcept = 0;
+
+    /// Memory that `copy` reaches at less cost: pages of ours that are granted to this very domain. Null where there is
+    /// no such thing, or none to spare; any other memory does as well. To be destroyed before the table.
+    virtual std::unique_ptr<SharedPages> grant_to_self(std::uint32_t /*pages*/) { return nullptr; }
 };
 
 }  // namespace uvif::xen

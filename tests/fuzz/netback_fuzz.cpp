@@ -61,7 +61,7 @@ void play(std::span<const std::uint8_t> input, netback::FetchStrategy strategy, 
         auto tx = std::move(*netback::TxQueue::create(*ring::TxBackRing::attach(tx_page), guest.id, *grants, port,
                                                       {.strategy = strategy}, credit, held));
         auto rx =
-            std::move(*netback::RxQueue::create(*ring::RxBackRing::attach(rx_page), guest.id, port,
+            std::move(*netback::RxQueue::create(*ring::RxBackRing::attach(rx_page), guest.id, *grants, port,
                                                 {.scatter_gather = true, .gso_v4 = true, .announces_buffers = true}));
         tx->tell(groups);
         rx->filter_by(groups);

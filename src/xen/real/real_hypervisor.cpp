@@ -5,12 +5,15 @@
 
 #include <cerrno>
 #include <fstream>
+#include <mutex>
+#include <optional>
 #include <string>
 
 #include "xen/real/kernel_netback.hpp"
 #include "xen/real/real_event_channels.hpp"
 #include "xen/real/real_grant_allocator.hpp"
 #include "xen/real/real_grant_table.hpp"
+#include "xen/store_path.hpp"
 #include "xen/xenstore_client.hpp"
 
 namespace uvif::xen {
@@ -20,7 +23,7 @@ namespace {
 class RealHypervisor final : public Hypervisor {
 public:
     [[nodiscard]] std::string description() const override { return "real"; }
-    Result<std::unique_ptr<GrantTable>> open_grant_table() override { return open_real_grant_table(); }
+    Result<std::unique_ptr<GrantTable>> open_grant_table() override { return open_real_grant_table(self()); }
     Result<std::unique_ptr<GrantAllocator>> open_grant_allocator() override { return open_real_grant_allocator(); }
     Result<std::unique_ptr<EventChannels>> open_event_channels() override { return open_real_event_channels(); }
     Result<std::unique_ptr<Store>> open_store() override { return open_libxenstore({}); }
@@ -35,7 +38,20 @@ public:
     }
 
 private:
+    std::optional<DomainId> self() {
+        std::call_once(asked_, [this] {
+            if (auto store = open_store(); store) {
+                if (const auto id = read_decimal(**store, "domid", first_reserved_domain_id - 1U); id && *id) {
+                    self_ = DomainId{static_cast<std::uint16_t>(**id)};
+                }
+            }
+        });
+        return self_;
+    }
+
     KernelNetback kernel_netback_;
+    std::once_flag asked_;
+    std::optional<DomainId> self_;
 };
 
 bool exists(const char* path) noexcept {

@@ -46,7 +46,7 @@ protected:
         EXPECT_EQ(grants->map(guest.id, std::array{guest.rx_ring_ref}, xen::Access::read_write, page, mapping), 0);
         auto ring = *ring::RxBackRing::attach(page[0]);
         ring.keep(journal);
-        rx = std::move(*RxQueue::create(ring, guest.id, port, features, {}, strategy));
+        rx = std::move(*RxQueue::create(ring, guest.id, *grants, port, features, {}, strategy));
         rx->use(table);
         port.scattered = true;
     }

@@ -44,7 +44,7 @@ struct Backend {
         std::array<std::byte*, 1> page{};
         EXPECT_EQ(grants->map(guest.id, std::array{guest.rx_ring_ref}, xen::Access::read_write, page, ring_mapping), 0);
         auto ring = ring::RxBackRing::attach(page[0]);
-        queue = std::move(*RxQueue::create(*ring, guest.id, port, features, {.clock = played_clock}));
+        queue = std::move(*RxQueue::create(*ring, guest.id, *grants, port, features, {.clock = played_clock}));
     }
     ~Backend() {
         queue.reset();

@@ -27,7 +27,7 @@ protected:
         tx = std::move(*netback::TxQueue::create(*ring::TxBackRing::attach(page[0]), guest.id, *grants, port, fetch,
                                                  credit, held));
         EXPECT_EQ(grants->map(guest.id, std::array{guest.rx_ring_ref}, xen::Access::read_write, page, rings[1]), 0);
-        rx = std::move(*netback::RxQueue::create(*ring::RxBackRing::attach(page[0]), guest.id, port,
+        rx = std::move(*netback::RxQueue::create(*ring::RxBackRing::attach(page[0]), guest.id, *grants, port,
                                                  {.scatter_gather = true, .gso_v4 = true, .announces_buffers = true}));
     }
     ~StandingQueues() = default;

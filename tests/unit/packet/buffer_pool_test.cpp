@@ -3,10 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <set>
+#include <span>
 #include <utility>
 
 namespace uvif {
@@ -49,6 +51,35 @@ TEST(BufferPool, GivesTheWarmestFirst) {
     pool->give(two);
     EXPECT_EQ(pool->take(), two);
     EXPECT_EQ(pool->take(), one);
+}
+
+TEST(BufferPool, TakesPreferredMemoryFirst) {
+    struct Sizes {
+        std::size_t count, preferred_octets, in_preferred;
+    };
+    alignas(4096) static std::array<std::byte, 7 * 4096> memory;
+    for (const Sizes& one : {Sizes{5, 4 * 4096, 2}, Sizes{2, 7 * 4096, 2}, Sizes{3, 5 * 4096, 2}, Sizes{2, 4096, 0}}) {
+        SCOPED_TRACE(one.preferred_octets);
+        auto pool = BufferPool::create(one.count, 5000, std::span(memory).first(one.preferred_octets));
+        ASSERT_TRUE(pool);
+        EXPECT_EQ(pool->available(), one.count);
+        std::set<std::byte*> taken;
+        for (std::size_t i = 0; i < one.count; ++i) {
+            std::byte* const buffer = pool->take();
+            ASSERT_NE(buffer, nullptr);
+            const bool preferred = buffer >= memory.data() && buffer < memory.data() + memory.size();
+            EXPECT_EQ(preferred, i < one.in_preferred) << i;
+            std::memset(buffer, 1, 5000);
+            taken.insert(buffer);
+        }
+        EXPECT_EQ(taken.size(), one.count);
+        EXPECT_EQ(pool->take(), nullptr);
+        BufferPool moved(std::move(*pool));
+        for (std::byte* buffer : taken) {
+            moved.give(buffer);
+        }
+        EXPECT_EQ(moved.available(), one.count);
+    }
 }
 
 TEST(BufferPool, MovesWithItsBuffers) {
