@@ -214,7 +214,9 @@ std::optional<BackendView> Vif::look() {
     const auto frontend = device_.frontend.empty() ? std::nullopt : text(device_.frontend + "/state");
     view.frontend_exists = frontend.has_value();
     view.frontend = xen::parse_xenbus_state(frontend.value_or(""));
-    const auto hotplug = text(backend_ + "/hotplug-status");
+    // A script sets up an interface. A VXLAN has none, and no script that could say so.
+    const bool scripted = around_.settings.port.kind != PortSpec::Kind::vxlan;
+    const auto hotplug = scripted ? text(backend_ + "/hotplug-status") : std::nullopt;
     view.hotplug = hotplug ? xen::parse_hotplug(*hotplug) : xen::Hotplug::absent;
     if (view.hotplug == xen::Hotplug::error && view.self == XenbusState::init_wait &&
         !std::exchange(hotplug_failed_, true)) {

@@ -33,7 +33,8 @@ public:
     virtual Result<std::unique_ptr<Store>> open_store() = 0;
 
     /// Whether the kernel may be given mapped pages of other domains to send from after the call. Not where the domain
-    /// is paravirtual: there unmapping them, or dying, before the kernel is done spoils its account of pages.
+    /// is paravirtual: there unmapping them, or dying, before the kernel is done spoils its account of pages. Nor where
+    /// it has a vif of its own: such pages cannot be granted on to that one's backend.
     [[nodiscard]] virtual bool pinning_is_safe() const { return false; }
 
     /// Whether a backend in this domain's kernel would serve every new vif: then none of ours can (EBUSY, with the

@@ -242,6 +242,18 @@ TEST_P(HotplugTest, ConnectsOnlyAfterTheScript) {
     host_->destroy(domain_);
 }
 
+TEST(VxlanHotplug, WaitsForNoScript) {
+    const NetworkNamespace network;
+    network.shell("ip link set lo up");
+    Host host({.port = "vxlan:vni=42,local=127.0.0.1,remote=127.0.0.2", .network = network.fd()});
+    const unsigned domain = host.create();
+    host.attach(domain, "script=/bin/true");
+    RawGuest guest(host, domain);
+    guest.connect();
+    EXPECT_TRUE(guest.backend_reaches("4"));
+    host.destroy(domain);
+}
+
 TEST_P(HotplugTest, StaysAwayFromAScriptThatFailed) {
     host_->attach(domain_, script("xenstore-write \"/local/domain/0/$XENBUS_PATH/hotplug-error\" 'no such bridge' "
                                   "\"/local/domain/0/$XENBUS_PATH/hotplug-status\" error"));

@@ -3,7 +3,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <fstream>
 #include <mutex>
 #include <optional>
@@ -20,6 +22,19 @@ namespace uvif::xen {
 
 namespace {
 
+bool exists(const char* path) noexcept {
+    return ::access(path, F_OK) == 0;
+}
+
+/// Whether the domain is itself the guest of a network backend. Its netfront grants that backend what it sends, and
+/// what another domain has granted cannot be granted on: the backend's copy of such a page fails, and the packet is
+/// lost.
+bool has_vif() {
+    std::error_code none;
+    return std::ranges::any_of(std::filesystem::directory_iterator("/sys/bus/xen/devices", none),
+                               [](const auto& entry) { return entry.path().filename().string().starts_with("vif-"); });
+}
+
 class RealHypervisor final : public Hypervisor {
 public:
     [[nodiscard]] std::string description() const override { return "real"; }
@@ -30,7 +45,7 @@ public:
     [[nodiscard]] bool pinning_is_safe() const override {
         std::ifstream file("/sys/hypervisor/guest_type");
         std::string type;
-        return file >> type && (type == "PVH" || type == "HVM");
+        return file >> type && (type == "PVH" || type == "HVM") && !has_vif();
     }
     [[nodiscard]] Result<void> check_no_other_netback() const override { return kernel_netback_.check_absent(); }
     [[nodiscard]] bool other_netback_serves(DomainId guest, std::uint32_t handle) const override {
@@ -53,10 +68,6 @@ private:
     std::once_flag asked_;
     std::optional<DomainId> self_;
 };
-
-bool exists(const char* path) noexcept {
-    return ::access(path, F_OK) == 0;
-}
 
 }  // namespace
 
