@@ -61,8 +61,10 @@ public:
         grants_.add(self, pages_->memory(), pages_->refs());
     }
     ~SelfGrantedPages() override {
+        const auto pages = static_cast<std::uint32_t>(refs().size());
         grants_.remove(memory());
-        self_granted.fetch_sub(static_cast<std::uint32_t>(refs().size()));
+        pages_.reset();  // before others may count on them
+        self_granted.fetch_sub(pages);
     }
 
     [[nodiscard]] std::span<std::byte> memory() const noexcept override { return pages_->memory(); }

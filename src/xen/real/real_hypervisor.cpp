@@ -3,7 +3,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
@@ -22,17 +21,18 @@ namespace uvif::xen {
 
 namespace {
 
-bool exists(const char* path) noexcept {
-    return ::access(path, F_OK) == 0;
-}
-
 /// Whether the domain is itself the guest of a network backend. Its netfront grants that backend what it sends, and
 /// what another domain has granted cannot be granted on: the backend's copy of such a page fails, and the packet is
 /// lost.
 bool has_vif() {
-    std::error_code none;
-    return std::ranges::any_of(std::filesystem::directory_iterator("/sys/bus/xen/devices", none),
-                               [](const auto& entry) { return entry.path().filename().string().starts_with("vif-"); });
+    std::error_code error;  // there is no such folder, or no end of it
+    std::filesystem::directory_iterator device("/sys/bus/xen/devices", error);
+    for (; !error && device != std::filesystem::directory_iterator(); device.increment(error)) {
+        if (device->path().filename().string().starts_with("vif-")) {
+            return true;
+        }
+    }
+    return false;
 }
 
 class RealHypervisor final : public Hypervisor {
@@ -68,6 +68,10 @@ private:
     std::once_flag asked_;
     std::optional<DomainId> self_;
 };
+
+bool exists(const char* path) noexcept {
+    return ::access(path, F_OK) == 0;
+}
 
 }  // namespace
 
